@@ -1,0 +1,3 @@
+"""FULL: every backbone parameter trains."""
+
+tuner = dict(type='mmlowrank.SwinFull')

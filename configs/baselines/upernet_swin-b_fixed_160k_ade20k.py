@@ -1,0 +1,16 @@
+r"""Frozen Swin-B: UPerNet, ADE20K.
+
+The LoRand paper prints no number for this row. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/baselines/upernet_swin-b_fixed_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-b.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/fixed.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

@@ -1,0 +1,16 @@
+r"""AdaptFormer (hidden width 64) on Swin-L: UPerNet, ADE20K.
+
+E3VA paper (table 1): mIoU 50.83. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/baselines/upernet_swin-l_adaptformer-64_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-l.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/adaptformer-64.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

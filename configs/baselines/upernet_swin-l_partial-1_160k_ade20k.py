@@ -1,0 +1,16 @@
+r"""Partial tuning (last block) of Swin-L: UPerNet, ADE20K.
+
+E3VA paper (table 1): mIoU 47.44. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/baselines/upernet_swin-l_partial-1_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-l.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/partial-1.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

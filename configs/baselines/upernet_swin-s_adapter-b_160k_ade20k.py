@@ -1,0 +1,17 @@
+r"""Adapter (hidden width d/2) on Swin-S: UPerNet, ADE20K.
+
+The LoRand paper prints no number for this row (figure 5 draws it). Not
+run here.
+
+    bash tools/dist_train.sh \
+        configs/baselines/upernet_swin-s_adapter-b_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-s.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/adapter-b.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

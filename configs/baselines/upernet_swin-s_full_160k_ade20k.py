@@ -1,0 +1,16 @@
+r"""Full fine-tuning of Swin-S: UPerNet, ADE20K.
+
+LoRand paper (table 3b): mIoU 49.30. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/baselines/upernet_swin-s_full_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-s.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/full.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

@@ -1,0 +1,16 @@
+r"""LoRand (2 branches, rank 8) on Swin-B: UPerNet, ADE20K.
+
+Paper (table 3b): mIoU 49.62. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/lorand/upernet_swin-b_lorand-b2r8_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-b.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/lorand-b2r8.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

@@ -1,0 +1,16 @@
+r"""LoRand (rank 8, hidden width 64) on Swin-L: UPerNet, ADE20K.
+
+E3VA paper (table 1): mIoU 50.76. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/lorand/upernet_swin-l_lorand-b2r8-mid64_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-l.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/lorand-b2r8-mid64.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

@@ -1,0 +1,16 @@
+r"""LoRand++ (4 branches, rank 16) on Swin-L: UPerNet, ADE20K.
+
+Paper (table 1): mIoU 51.87. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/lorand/upernet_swin-l_lorand-b4r16_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-l.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/lorand-b4r16.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

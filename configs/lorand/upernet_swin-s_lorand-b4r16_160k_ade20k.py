@@ -1,0 +1,16 @@
+r"""LoRand++ (4 branches, rank 16) on Swin-S: UPerNet, ADE20K.
+
+The paper prints no number for this row (figure 5 draws it). Not run here.
+
+    bash tools/dist_train.sh \
+        configs/lorand/upernet_swin-s_lorand-b4r16_160k_ade20k.py 8
+"""
+
+_base_ = [
+    '../_base_/models/upernet_swin-s.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/adamw_160k_ade20k.py',
+    '../_base_/tuners/lorand-b4r16.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.tuner)

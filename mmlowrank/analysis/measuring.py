@@ -1,0 +1,243 @@
+"""Measure what a tuner costs: parameters, saved bytes, seconds, memory.
+
+All methods are measured in one run, taking turns, so that a machine whose
+speed drifts is unjust to none of them.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+
+from ..nn import LoRand, LowRankAdapter
+
+ARCHS = {
+    'tiny': dict(embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24]),
+    'small': dict(
+        embed_dims=96, depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24]
+    ),
+    'base': dict(
+        embed_dims=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32]
+    ),
+    'large': dict(
+        embed_dims=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48]
+    ),
+}
+
+
+@dataclass
+class Measurement:
+    """What one method costs for one forward and backward pass.
+
+    Attributes:
+        method: Its name.
+        trainable: Trainable parameters of the backbone.
+        saved_bytes: Bytes of the distinct storages that autograd keeps for
+            the backward pass, parameters and buffers excluded.
+        forward: Seconds of each forward pass.
+        backward: Seconds of each backward pass.
+        peak_bytes: Peak memory that the device allocated in a step; None
+            on a CPU, which does not report it.
+    """
+
+    method: str
+    trainable: int
+    saved_bytes: int
+    forward: list[float] = field(default_factory=list)
+    backward: list[float] = field(default_factory=list)
+    peak_bytes: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Median of forward plus backward."""
+        pairs = zip(self.forward, self.backward, strict=True)
+        return statistics.median(a + b for a, b in pairs)
+
+    def to_json(self) -> dict:
+        """Return everything as plain numbers."""
+        return dict(asdict(self), seconds=self.seconds)
+
+
+def method_table() -> dict[str, tuple[dict, Callable | None]]:
+    """Return name -> (tuner config, change made to the built backbone)."""
+    return {
+        'FULL': (dict(type='Full'), None),
+        'FIXED': (dict(type='Fixed'), None),
+        'BitFit': (dict(type='BitFit'), None),
+        'NormTuning': (dict(type='NormTuning'), None),
+        'Partial-1': (dict(type='Partial'), None),
+        'Adapter-64': (dict(type='Adapter', mid_channels=64), None),
+        'LoRA-64': (dict(type='LoRA', rank=64), None),
+        'AdaptFormer-64': (dict(type='AdaptFormer', mid_channels=64), None),
+        'LoRand': (dict(type='LoRand'), None),
+        'LoRand, W formed': (dict(type='LoRand'), form_weights),
+        'E3VA': (dict(type='E3VA', rank=8), None),
+        'E3VA+': (dict(type='E3VA', rank=16), None),
+        'E3VA++': (dict(type='E3VA', rank=32), None),
+        'E3VA, W formed': (dict(type='E3VA', rank=8), form_weights),
+    }
+
+
+def build_swin(
+    arch: str, tuner: dict, scope: str = 'mmdet', **kwargs: object
+) -> nn.Module:
+    """Build a tuned Swin of a standard size, stochastic depth off."""
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(
+            dict(
+                type='mmlowrank.TunedBackbone',
+                backbone=dict(
+                    type='SwinTransformer',
+                    drop_path_rate=0.0,
+                    **ARCHS[arch],
+                    **kwargs,
+                ),
+                tuner=tuner,
+            )
+        )
+
+
+def form_weights(backbone: nn.Module) -> None:
+    """Make low-rank adapters form W in each forward, as public code does.
+
+    For comparison only: the plain formulation of LoRand and E3VA under
+    autograd.
+    """
+    for module in backbone.modules():
+        if isinstance(module, LoRand):
+            module.forward = _FormedLoRand(module)
+        elif isinstance(module, LowRankAdapter):
+            module.code = _FormedCode(module)
+
+
+class _FormedLoRand:
+    def __init__(self, layer: LoRand) -> None:
+        self.layer = layer
+
+    def __call__(self, x: Tensor) -> Tensor:
+        own = self.layer
+        down = (own.down_P.mT @ own.K @ own.down_Q).sum(0)
+        up = (own.up_P.mT @ own.K @ own.up_Q).sum(0)
+        h = F.gelu(F.linear(x, down.t(), own.down_bias))
+        return x + F.linear(h, up.t(), own.up_bias)
+
+
+class _FormedCode:
+    def __init__(self, layer: LowRankAdapter) -> None:
+        self.layer = layer
+
+    def __call__(self, x: Tensor) -> Tensor:
+        own = self.layer
+        down = own.down_s @ own.down_t
+        return F.gelu(F.linear(x, down.t(), own.down_bias)) @ own.up_s
+
+
+@contextmanager
+def saved_for_backward(module: nn.Module) -> Iterator[dict[int, int]]:
+    """Record what autograd saves inside the context.
+
+    Yields:
+        Address of a storage -> its bytes; tensors of ``module`` left out.
+    """
+    own = {
+        tensor.untyped_storage().data_ptr()
+        for tensor in (*module.parameters(), *module.buffers())
+    }
+    saved: dict[int, int] = {}
+    keep: list[Tensor] = []  # an address must not be used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+            keep.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        yield saved
+
+
+def measure(
+    backbones: dict[str, nn.Module],
+    images: Tensor,
+    repeats: int = 5,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Measurement]:
+    """Measure each backbone, in turns.
+
+    Args:
+        backbones: Name -> backbone on the device of ``images``.
+        images: (batch, 3, height, width).
+        repeats: Counted passes, after one that is not.
+        progress: Called with one word on what is done next.
+    """
+    results = {}
+    for name, backbone in backbones.items():
+        progress(f'{name}: bytes')
+        backbone.train()
+        with saved_for_backward(backbone) as saved:
+            outputs = backbone(images)
+        results[name] = Measurement(
+            method=name,
+            trainable=sum(
+                p.numel() for p in backbone.parameters() if p.requires_grad
+            ),
+            saved_bytes=sum(saved.values()),
+        )
+        del outputs
+    for turn in range(repeats + 1):
+        for name, backbone in backbones.items():
+            progress(f'{name}: pass {turn} of {repeats}')
+            forward, backward, peak = _time_once(backbone, images)
+            if turn:
+                results[name].forward.append(forward)
+                results[name].backward.append(backward)
+                results[name].peak_bytes = peak
+    return list(results.values())
+
+
+@torch.no_grad()
+def measure_inference(
+    backbones: dict[str, nn.Module], images: Tensor, repeats: int = 5
+) -> dict[str, list[float]]:
+    """Return name -> seconds of each forward pass, taken in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in backbones}
+    for turn in range(repeats + 1):
+        for name, backbone in backbones.items():
+            backbone.eval()
+            forward, _, _ = _time_once(backbone, images)
+            if turn:
+                seconds[name].append(forward)
+    return seconds
+
+
+def _time_once(
+    backbone: nn.Module, images: Tensor
+) -> tuple[float, float, int | None]:
+    cuda = images.device.type == 'cuda'
+
+    def now() -> float:
+        if cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    start = now()
+    outputs = backbone(images)
+    middle = now()
+    if isinstance(outputs, dict):
+        outputs = [out for task in outputs.values() for out in task]
+    trained = [output for output in outputs if output.requires_grad]
+    if trained:
+        torch.autograd.backward(trained, [torch.ones_like(o) for o in trained])
+    end = now()
+    peak = torch.cuda.max_memory_allocated() if cuda else None
+    backbone.zero_grad(set_to_none=True)
+    return middle - start, end - middle, peak

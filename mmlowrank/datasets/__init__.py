@@ -1,0 +1,1 @@
+"""Data for quick experiments and benchmarks; nothing is imported eagerly."""

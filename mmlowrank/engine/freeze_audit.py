@@ -1,0 +1,141 @@
+"""A hook that shows what trains, and proves it after the first step."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from ..registry import HOOKS
+from ..tuners import CHILD, tuners_of
+
+
+@HOOKS.register_module()
+class FreezeAuditHook(Hook):
+    """Print one table of what trains; stop if something got no gradient.
+
+    Columns: trainable and frozen parameters, parameters in the optimizer,
+    and layers whose running statistics move. A row for each part of the
+    model; a tuned backbone has one for its stock part and one for its tuner.
+
+    Raises (in training):
+        RuntimeError: After the first iteration, naming trainable parameters
+            that got no gradient; before it, if mmengine's
+            ``activation_checkpointing`` is combined with a tuner.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, nn.Parameter] = {}
+        self._handles: list[Any] = []
+
+    def before_run(self, runner: Any) -> None:
+        """Refuse re-entrant activation checkpointing over a tuner."""
+        model = _unwrap(runner.model)
+        targets = runner.cfg.get('activation_checkpointing', None) or []
+        for path in [targets] if isinstance(targets, str) else targets:
+            if tuners_of(model.get_submodule(path)):
+                raise RuntimeError(
+                    f"activation_checkpointing of '{path}' would drop the "
+                    "gradients of its tuner: mmengine's is the re-entrant "
+                    'kind, which needs an input that requires a gradient, '
+                    'and a frozen stem gives none. Remove it from the config'
+                )
+
+    def before_train(self, runner: Any) -> None:
+        """Print the table, watch the first gradients."""
+        model = _unwrap(runner.model)
+        optimized = {
+            id(parameter)
+            for group in runner.optim_wrapper.param_groups
+            for parameter in group['params']
+        }
+        runner.logger.info('\n' + audit_table(model, optimized))
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            self._waiting[name] = parameter
+            self._handles.append(
+                parameter.register_post_accumulate_grad_hook(
+                    lambda _, name=name: self._waiting.pop(name, None)
+                )
+            )
+
+    def after_train_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        """Stop watching; refuse if a trainable tensor got no gradient."""
+        if not self._handles:
+            return
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if self._waiting:
+            names = sorted(self._waiting)
+            raise RuntimeError(
+                f'{len(names)} trainable parameters got no gradient in the '
+                f'first iteration: {", ".join(names[:5])}'
+                f'{", ..." if len(names) > 5 else ""}. Either the loss does '
+                'not depend on them (freeze them with '
+                "optim_wrapper=dict(freeze=['...'])), or something cut the "
+                'graph, such as no_grad or re-entrant checkpointing'
+            )
+
+
+def audit_table(model: nn.Module, optimized: set[int]) -> str:
+    """Return the table of :class:`FreezeAuditHook` as text.
+
+    Args:
+        model: The model, not wrapped.
+        optimized: ``id`` of each parameter the optimizer has.
+    """
+    lines = [
+        f'{"module":<28}{"trainable":>14}{"frozen":>14}'
+        f'{"in optimizer":>14}{"moving stats":>14}'
+    ]
+    totals = [0] * 4
+    for name, counts in _rows(model, optimized):
+        lines.append(f'{name:<28}' + ''.join(f'{n:>14,}' for n in counts))
+        totals = [a + b for a, b in zip(totals, counts, strict=True)]
+    lines.append(f'{"total":<28}' + ''.join(f'{n:>14,}' for n in totals))
+    return '\n'.join(lines)
+
+
+def _rows(model: nn.Module, optimized: set[int]) -> list[tuple[str, list]]:
+    rows = []
+    for name, part in model.named_children():
+        tuner = tuners_of(part).get(CHILD)
+        if tuner is None:
+            rows.append((name, _counts(part, None, optimized)))
+            continue
+        rows.append((f'{name} (stock)', _counts(part, tuner, optimized)))
+        rows.append(
+            (
+                f'{name}.tuner ({type(tuner).__name__})',
+                _counts(tuner, None, optimized),
+            )
+        )
+    return [(name, counts) for name, counts in rows if any(counts)]
+
+
+def _counts(
+    module: nn.Module, without: nn.Module | None, optimized: set[int]
+) -> list[int]:
+    """Return trainable, frozen, in optimizer, layers with moving stats."""
+    skipped = set(without.modules()) if without is not None else set()
+    modules = [m for m in module.modules() if m not in skipped]
+    parameters = {
+        id(p): p for m in modules for p in m.parameters(recurse=False)
+    }
+    return [
+        sum(p.numel() for p in parameters.values() if p.requires_grad),
+        sum(p.numel() for p in parameters.values() if not p.requires_grad),
+        sum(p.numel() for i, p in parameters.items() if i in optimized),
+        sum(
+            m.training and getattr(m, 'running_mean', None) is not None
+            for m in modules
+        ),
+    ]
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,153 @@
+"""Optimizer groups over exactly the trainable tensors of a model."""
+
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from torch import nn
+from torch.nn import GroupNorm, LayerNorm
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
+from ..tuners import freeze_matching, tuners_of
+
+_NORMS = (_BatchNorm, _InstanceNorm, GroupNorm, LayerNorm)
+# Position encodings are not weights of a product; no published recipe of
+# the Swin family decays them. The names are those of OpenMMLab's backbones.
+_POSITIONS = {
+    'relative_position_bias_table',
+    'absolute_pos_embed',
+    'pos_embed',
+}
+_KNOWN = {
+    'norm_decay_mult',
+    'bias_decay_mult',
+    'position_decay_mult',
+    'custom_keys',
+}
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Build the optimizer wrapper of a tuned model.
+
+    In a config::
+
+        optim_wrapper = dict(
+            constructor='mmlowrank.TunerOptimWrapperConstructor',
+            optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+            freeze=['neck'],                                  # optional
+            paramwise_cfg=dict(                               # optional
+                custom_keys={'backbone': dict(lr_mult=0.5)}))
+
+    Parameters with the same options share one group. Norms, biases (every
+    other tensor of one dimension) and position encodings do not decay,
+    unless ``paramwise_cfg`` sets ``norm_decay_mult``, ``bias_decay_mult`` or
+    ``position_decay_mult``. Of the ``custom_keys`` that a name contains, the
+    longest counts, as in mmengine; it changes what it names (``lr_mult``,
+    ``decay_mult``, or any option of a group) and leaves the rest.
+
+    Args:
+        optim_wrapper_cfg: As in mmengine, plus ``freeze``: regular
+            expressions for parts outside the backbone.
+        paramwise_cfg: See above.
+
+    Raises:
+        ValueError: If an option is unknown.
+    """
+
+    def __init__(
+        self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
+    ) -> None:
+        paramwise_cfg = dict(paramwise_cfg or {})
+        unknown = sorted(set(paramwise_cfg) - _KNOWN)
+        if unknown:
+            raise ValueError(
+                f'paramwise_cfg has unknown options {unknown}; '
+                f'TunerOptimWrapperConstructor knows {sorted(_KNOWN)}'
+            )
+        # mmengine asks add_params for groups only where this is not empty.
+        paramwise_cfg.setdefault('custom_keys', {})
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        self.freeze = self.optim_wrapper_cfg.pop('freeze', None) or []
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Freeze, check the contract, build.
+
+        Raises:
+            RuntimeError: If a tuner's parameter does not train, one outside
+                of its list does, or nothing trains; or if ``freeze`` comes
+                too late for a model that is already distributed.
+        """
+        inner = model.module if is_model_wrapper(model) else model
+        late = freeze_matching(inner, self.freeze)
+        if late and is_model_wrapper(model):
+            raise RuntimeError(
+                f'freeze={self.freeze} would freeze {len(late)} parameters '
+                f"(first: '{late[0]}') that {type(model).__name__} already "
+                'waits for. Start with tools/train.py, which freezes before '
+                "the wrap, or add model_wrapper_cfg=dict(type='mmlowrank."
+                "TunerDistributedDataParallel', freeze=...) to the config"
+            )
+        for tuner in tuners_of(inner).values():
+            tuner.check()
+        total = sum(p.numel() for p in inner.parameters())
+        trained = sum(p.numel() for p in inner.parameters() if p.requires_grad)
+        if trained == 0:
+            raise RuntimeError(
+                f'none of the {total} parameters of {type(inner).__name__} '
+                'trains. Choose a tuner that owns some, or freeze less '
+                f'(freeze={self.freeze})'
+            )
+        optim_wrapper = super().__call__(model)
+        groups = optim_wrapper.optimizer.param_groups
+        print_log(
+            f'Training {trained:,} of {total:,} parameters '
+            f'({100 * trained / total:.2f} %) in {len(groups)} optimizer '
+            'group(s); everything else is frozen.',
+            logger='current',
+        )
+        return optim_wrapper
+
+    def add_params(
+        self, params: list[dict], module: nn.Module, **kwargs: object
+    ) -> None:
+        """Append groups with equal options to ``params``."""
+        norms = {
+            id(p)
+            for m in module.modules()
+            if isinstance(m, _NORMS)
+            for p in m.parameters(recurse=False)
+        }
+        groups: dict[tuple, dict] = {}
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            options = self._options(name, parameter, id(parameter) in norms)
+            key = tuple(sorted(options.items()))
+            group = groups.setdefault(key, dict(params=[], **options))
+            group['params'].append(parameter)
+        params.extend(groups.values())
+
+    def _options(
+        self, name: str, parameter: nn.Parameter, is_norm: bool
+    ) -> dict:
+        """Return the group options of one parameter."""
+        decay_mult = 1.0
+        if is_norm:
+            decay_mult = self.paramwise_cfg.get('norm_decay_mult', 0.0)
+        elif name.rpartition('.')[2] in _POSITIONS:
+            decay_mult = self.paramwise_cfg.get('position_decay_mult', 0.0)
+        elif parameter.ndim == 1:
+            decay_mult = self.paramwise_cfg.get('bias_decay_mult', 0.0)
+        custom_keys = self.paramwise_cfg['custom_keys']
+        matching = sorted(key for key in custom_keys if key in name)
+        custom = dict(custom_keys[max(matching, key=len)]) if matching else {}
+        decay_mult = custom.pop('decay_mult', decay_mult)
+        lr_mult = custom.pop('lr_mult', 1.0)
+        options = dict(custom)
+        if self.base_lr is not None:
+            options['lr'] = self.base_lr * lr_mult
+        if self.base_wd is not None:
+            options['weight_decay'] = self.base_wd * decay_mult
+        return options

@@ -1,0 +1,203 @@
+"""Several tasks off one frozen trunk, which only a side highway allows.
+
+E3VA (ACM MM 2024) never changes what its trunk computes. So one forward of
+the trunk serves any number of highways, each with its own output norms, each
+trained alone for a task of its own.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ..registry import MODELS
+from ..tuners import CHILD, E3VA
+from .tuned_backbone import build_stock
+
+
+class _Task(nn.Module):
+    """One task's highway and output norms."""
+
+    def __init__(self, tuner: E3VA, trunk: nn.Module) -> None:
+        super().__init__()
+        self.fpn_input = tuner.fpn_input
+        self.norms = nn.ModuleDict()
+        self.stage_of: dict[str, int] = {}
+        for i, stage in enumerate(tuner.stages_of(trunk)):
+            if stage.norm is not None:
+                self.stage_of[stage.norm] = i
+                stock = trunk.get_submodule(stage.norm)
+                # Its own, and without the trunk's hooks.
+                self.norms[stage.norm] = type(stock)(
+                    stock.normalized_shape, eps=stock.eps
+                )
+        self.highway = tuner.make_highway(trunk)
+
+
+@MODELS.register_module()
+class MultiTaskE3VA(nn.Module):
+    """One frozen trunk, K highways: one forward, K feature tuples.
+
+    In Python::
+
+        backbone = MODELS.build(dict(
+            type='mmlowrank.MultiTaskE3VA',
+            backbone=dict(type='SwinTransformer', ...),
+            tasks=dict(
+                instances=dict(rank=8, checkpoint='a/epoch_36.pth'),
+                semantics=dict(rank=16, checkpoint='b/iter_160000.pth'))))
+        features = backbone(images)   # {'instances': (...), ...}
+
+    Each tuple is, to the bit, what the single-task backbone computes. A
+    head reads its tuple as it would read its own backbone's.
+
+    Args:
+        backbone: Config of the stock backbone, as in the tasks' configs.
+        tasks: Name -> arguments of :class:`E3VA`, and optionally
+            ``checkpoint``, a file of the detector or segmentor that was
+            trained with them.
+
+    Raises:
+        ValueError: If there is no task.
+    """
+
+    def __init__(self, backbone: dict, tasks: dict[str, dict]) -> None:
+        super().__init__()
+        if not tasks:
+            raise ValueError('MultiTaskE3VA needs at least one task')
+        self.trunk = build_stock(backbone).requires_grad_(False)
+        self._stage_inputs: dict[str, Tensor] = {}
+        self._trunk_from: str | None = None
+        self.tasks = nn.ModuleDict()
+        checkpoints = {}
+        for name, options in tasks.items():
+            options = dict(options)
+            checkpoints[name] = options.pop('checkpoint', None)
+            self.tasks[name] = _Task(E3VA(**options), self.trunk)
+        for norm in next(iter(self.tasks.values())).norms:
+            self.trunk.get_submodule(norm).register_forward_pre_hook(
+                partial(self._read, norm)
+            )
+        for name, checkpoint in checkpoints.items():
+            if checkpoint is not None:
+                self.load_task(name, checkpoint)
+        self.train()
+
+    def forward(self, images: Tensor) -> dict[str, tuple[Tensor, ...]]:
+        """Compute all tasks' features.
+
+        Args:
+            images: (batch, 3, height, width).
+
+        Returns:
+            Task -> one (batch, channels, h, w) for each output stage.
+        """
+        for task in self.tasks.values():
+            task.highway.clear()
+        try:
+            sizes = [out.shape[-2:] for out in self.trunk(images)]
+            return {
+                name: self._features(task, sizes)
+                for name, task in self.tasks.items()
+            }
+        finally:
+            self._stage_inputs.clear()
+            for task in self.tasks.values():
+                task.highway.clear()
+
+    def _features(
+        self, task: _Task, sizes: list[torch.Size]
+    ) -> tuple[Tensor, ...]:
+        features = []
+        for (name, norm), (h, w) in zip(
+            task.norms.items(), sizes, strict=True
+        ):
+            e = task.highway.outputs[task.stage_of[name]]
+            if task.fpn_input == 'sum':
+                e = self._stage_inputs[name] + e
+            out = norm(e).unflatten(1, (h, w))
+            features.append(out.permute(0, 3, 1, 2).contiguous())
+        return tuple(features)
+
+    def _read(self, name: str, module: nn.Module, args: tuple) -> None:
+        self._stage_inputs[name] = args[0]
+
+    def train(self, mode: bool = True) -> 'MultiTaskE3VA':
+        """Set the mode of the highways; the trunk stays in eval mode."""
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def load_task(
+        self, name: str, checkpoint: str | Path, prefix: str = 'backbone.'
+    ) -> None:
+        """Load one task's highway and norms from its model's checkpoint.
+
+        The first checkpoint also fills the trunk; the others must have been
+        trained on the same one.
+
+        Args:
+            name: The task.
+            checkpoint: File of a model trained with ``SwinE3VA``.
+            prefix: Where the backbone is in that model.
+
+        Raises:
+            KeyError: If there is no such task.
+            ValueError: If the file has another trunk or no such highway.
+        """
+        if name not in self.tasks:
+            raise KeyError(f'no task {name!r}; known: {list(self.tasks)}')
+        loaded = CheckpointLoader.load_checkpoint(
+            str(checkpoint), map_location='cpu'
+        )
+        state_dict = {
+            key.removeprefix(prefix): value
+            for key, value in loaded.get('state_dict', loaded).items()
+            if key.startswith(prefix)
+        }
+        task = self.tasks[name]
+        own = {
+            f'{CHILD}.highway.{k}': f'highway.{k}'
+            for k in task.highway.state_dict()
+        }
+        own.update({k: f'norms.{k}' for k in task.norms.state_dict()})
+        missing = sorted(set(own) - set(state_dict))
+        if missing:
+            raise ValueError(
+                f'{checkpoint} has no {prefix}{missing[0]}: it was not '
+                f"trained with the E3VA arguments of task '{name}'"
+            )
+        self._load_trunk(state_dict, own, str(checkpoint))
+        try:
+            task.load_state_dict({own[k]: state_dict[k] for k in own})
+        except RuntimeError as error:
+            raise ValueError(
+                f"{checkpoint} does not fit task '{name}': {error}"
+            ) from None
+
+    def _load_trunk(
+        self, state_dict: dict[str, Tensor], own: dict, checkpoint: str
+    ) -> None:
+        trunk = {
+            name: state_dict.get(name)
+            for name in self.trunk.state_dict()
+            if name not in own
+        }
+        lacking = [name for name, value in trunk.items() if value is None]
+        if lacking:
+            raise ValueError(f'{checkpoint} has no trunk tensor {lacking[0]}')
+        if self._trunk_from is None:
+            self.trunk.load_state_dict(trunk, strict=False)
+            self._trunk_from = checkpoint
+            return
+        for name, value in self.trunk.state_dict().items():
+            if name in trunk and not torch.equal(
+                value, trunk[name].to(value.device)
+            ):
+                raise ValueError(
+                    f'{checkpoint} was trained on another trunk than '
+                    f"{self._trunk_from}: '{name}' differs. Tasks can share "
+                    'a trunk only if they started from the same weights'
+                )

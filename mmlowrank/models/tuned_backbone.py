@@ -1,0 +1,131 @@
+"""Builders of tuned backbones.
+
+A tuned backbone is the stock object of the framework that builds, with a
+tuner attached: the builders below return an mmdet, mmseg or mmpretrain
+backbone, not a class of ours. They are functions, so that isinstance checks,
+state-dict keys and every method of the stock class stay as they are.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.config import ConfigDict
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from ..checkpoint import microsoft_swin
+from ..registry import MODELS, TUNERS
+
+
+@MODELS.register_module()
+def TunedBackbone(
+    backbone: dict,
+    tuner: dict,
+    init_cfg: dict | None = None,
+    convert_weights: bool = False,
+) -> nn.Module:
+    """Build a stock backbone and attach a tuner to it.
+
+    The general form: any backbone, any tuner that knows its anatomy
+    (``Full`` and ``Fixed`` know every one).
+
+    Args:
+        backbone: Config of a backbone. Its type is looked up in the scope
+            that is building: ``SwinTransformer`` is mmdet's inside mmdet.
+        tuner: Config of a tuner, e.g. ``dict(type='LoRand', rank=8)``.
+        init_cfg: Set here or in ``backbone``; means the same.
+        convert_weights: The checkpoint comes from the Microsoft Swin
+            repository. Works in all three frameworks.
+
+    Raises:
+        KeyError: If the backbone or the tuner is unknown.
+        TypeError: If the tuner does not know the backbone's anatomy.
+    """
+    backbone = dict(backbone)
+    if init_cfg is not None:
+        backbone['init_cfg'] = init_cfg
+    if convert_weights:
+        backbone['convert_weights'] = True
+    return _build_tuner(dict(tuner)).attach(build_stock(backbone))
+
+
+def build_stock(backbone: dict) -> nn.Module:
+    """Build a stock backbone in the scope that is building.
+
+    Args:
+        backbone: Its config; ``convert_weights`` works in every framework.
+    """
+    # A ConfigDict even where Python code passed a dict: mmdet's Swin reads
+    # ``init_cfg.checkpoint``.
+    return ROOT_MODELS.build(ConfigDict(_prepared(dict(backbone))))
+
+
+def _prepared(backbone: dict) -> dict:
+    """Route ``convert_weights`` to where this framework can take it."""
+    with ROOT_MODELS.switch_scope_and_registry(None) as registry:
+        stock_class = registry.get(backbone['type'])
+    if stock_class is None and DefaultScope.get_current_instance() is None:
+        raise KeyError(
+            f"'{backbone['type']}' is not a backbone of mmengine, and no "
+            'default scope says which framework is meant. Set '
+            "default_scope='mmdet' (or 'mmseg', 'mmpretrain') in the config, "
+            'or call mmengine.registry.init_default_scope first'
+        )
+    if stock_class is None:
+        return backbone  # mmengine's own error names the registry it searched
+    if 'convert_weights' in inspect.signature(stock_class).parameters:
+        return backbone
+    if backbone.pop('convert_weights', False) and backbone.get('init_cfg'):
+        backbone['init_cfg'] = microsoft_swin.converting(backbone['init_cfg'])
+    return backbone
+
+
+def _build_tuner(tuner: dict) -> nn.Module:
+    if TUNERS.get(tuner['type']) is None:
+        known = ', '.join(sorted(TUNERS.module_dict))
+        raise KeyError(
+            f"'{tuner['type']}' is not a tuner of mmlowrank; known: {known}"
+        )
+    return TUNERS.build(dict(tuner, _scope_='mmlowrank'))
+
+
+def _named_form(name: str, tuner_type: str) -> Callable[..., nn.Module]:
+    """Make and register ``name``: a stock Swin with one kind of tuner.
+
+    The tuner's own arguments and stock Swin arguments stand side by side,
+    so a config changes the backbone's type and adds what the method needs.
+    """
+    tuner_class = TUNERS.get(tuner_type)
+    tuner_args = set(inspect.signature(tuner_class).parameters)
+
+    def build(**kwargs: Any) -> nn.Module:
+        tuner = {k: v for k, v in kwargs.items() if k in tuner_args}
+        stock = {k: v for k, v in kwargs.items() if k not in tuner_args}
+        return TunedBackbone(
+            backbone=dict(type='SwinTransformer', **stock),
+            tuner=dict(type=tuner_type, **tuner),
+        )
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = (
+        f'Build the stock SwinTransformer of the building framework with '
+        f'the tuner :class:`{tuner_type}`.\n\n'
+        f'Takes the arguments of the tuner '
+        f'({", ".join(sorted(tuner_args)) or "none"}) and of the stock Swin, '
+        'and ``convert_weights=True`` in every framework.'
+    )
+    return MODELS.register_module(name=name, module=build)
+
+
+SwinFull = _named_form('SwinFull', 'Full')
+SwinFixed = _named_form('SwinFixed', 'Fixed')
+SwinBitFit = _named_form('SwinBitFit', 'BitFit')
+SwinNormTuning = _named_form('SwinNormTuning', 'NormTuning')
+SwinPartial = _named_form('SwinPartial', 'Partial')
+SwinAdapter = _named_form('SwinAdapter', 'Adapter')
+SwinAdaptFormer = _named_form('SwinAdaptFormer', 'AdaptFormer')
+SwinLoRA = _named_form('SwinLoRA', 'LoRA')
+SwinLoRand = _named_form('SwinLoRand', 'LoRand')
+SwinE3VA = _named_form('SwinE3VA', 'E3VA')

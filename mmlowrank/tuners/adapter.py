@@ -1,0 +1,43 @@
+"""The Houlsby adapter in a frozen Swin, baseline of LoRand and E3VA."""
+
+from torch import nn
+
+from ..nn import adapter
+from ..registry import TUNERS
+from .serial import SerialTuner
+
+
+@TUNERS.register_module()
+class Adapter(SerialTuner):
+    """Dense adapters behind attention and MLP of every Swin block.
+
+    The LoRand paper's ADAPTER-B and ADAPTER-T are ``mid_ratio`` 0.5 and
+    0.25; the E3VA paper's ADAPTER is ``mid_channels=64``.
+
+    Args:
+        mid_ratio: Width of the bottleneck as a part of the block's width.
+        mid_channels: Width of the bottleneck in every block; overrides
+            ``mid_ratio``.
+        hidden_dropout: Dropout rate of the hidden vector.
+        stochastic_trunk: See :class:`Tuner`.
+        memory: See :class:`ThroughTrunk`.
+    """
+
+    def __init__(
+        self,
+        mid_ratio: float = 0.5,
+        mid_channels: int | None = None,
+        hidden_dropout: float = 0.1,
+        stochastic_trunk: bool = False,
+        memory: str = 'lean',
+    ) -> None:
+        super().__init__(stochastic_trunk, memory)
+        self.mid_ratio = mid_ratio
+        self.mid_channels = mid_channels
+        self.hidden_dropout = hidden_dropout
+
+    def make_adapter(self, width: int) -> nn.Module:
+        mid_channels = self.mid_channels
+        if mid_channels is None:
+            mid_channels = int(width * self.mid_ratio)
+        return adapter.Adapter(width, mid_channels, self.hidden_dropout)

@@ -1,0 +1,92 @@
+"""AdaptFormer in a frozen Swin, a baseline of the E3VA paper."""
+
+from torch import Tensor, nn
+
+from ..nn import adaptformer
+from ..registry import TUNERS
+from .anatomy import swin_stages
+from .lean import ThroughTrunk
+from .serial import refuse_merge
+
+
+@TUNERS.register_module()
+class AdaptFormer(ThroughTrunk):
+    """Scaled bottlenecks in parallel to the sub-layers of every block.
+
+    A bottleneck reads the residual stream, as the sub-layer's norm does,
+    and is added to it without stochastic depth.
+
+    Args:
+        mid_channels: Width of the bottleneck.
+        sites: ``('attn', 'ffn')`` as the E3VA paper's counts need, or
+            ``('ffn',)`` as in the original paper.
+        scale: The constant factor of the branch.
+        hidden_dropout: Dropout rate of the hidden vector.
+        stochastic_trunk: See :class:`Tuner`.
+        memory: See :class:`ThroughTrunk`.
+
+    Raises:
+        ValueError: If a site is unknown.
+    """
+
+    def __init__(
+        self,
+        mid_channels: int = 64,
+        sites: tuple[str, ...] = ('attn', 'ffn'),
+        scale: float = 0.1,
+        hidden_dropout: float = 0.1,
+        stochastic_trunk: bool = False,
+        memory: str = 'lean',
+    ) -> None:
+        super().__init__(stochastic_trunk, memory)
+        if not sites or not set(sites) <= {'attn', 'ffn'}:
+            raise ValueError(
+                f"AdaptFormer sites must be 'attn', 'ffn' or both, got {sites}"
+            )
+        self.sites = tuple(sites)
+        self.options = dict(
+            mid_channels=mid_channels,
+            scale=scale,
+            hidden_dropout=hidden_dropout,
+        )
+
+    def build(self, backbone: nn.Module) -> None:
+        super().build(backbone)
+        self.stages = nn.ModuleList()
+        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+            blocks = nn.ModuleList()
+            for block in stage.blocks:
+                sites = nn.ModuleDict()
+                for site in self.sites:
+                    branch = adaptformer.AdaptFormer(
+                        block.width, **self.options
+                    )
+                    beside = _Beside(branch)
+                    block.norms[site].register_forward_pre_hook(beside.read)
+                    block.branches[site].register_forward_hook(beside.add)
+                    sites[site] = branch
+                blocks.append(sites)
+            self.stages.append(blocks)
+
+    def merge(self) -> dict[str, Tensor]:
+        """Refuse.
+
+        Raises:
+            CannotMerge: Always: a GELU stands inside the branch.
+        """
+        refuse_merge(self)
+
+
+class _Beside:
+    """The two hooks of one branch: read the stream, add to it."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        self.branch = branch
+        self.stream: Tensor | None = None
+
+    def read(self, module: nn.Module, args: tuple[Tensor]) -> None:
+        self.stream = args[0]
+
+    def add(self, module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        stream, self.stream = self.stream, None
+        return out + self.branch(stream)

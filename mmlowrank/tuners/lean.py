@@ -1,0 +1,140 @@
+"""A trunk that keeps less for the backward pass, for tuners that need one.
+
+A tuner inside the residual stream (LoRand, Adapter, LoRA, ...) is trained by
+back-propagating through frozen blocks. Frozen weights need no gradient, so
+most of what a stock block keeps can be rebuilt from little: the softmax from
+q, k, v; the hidden layer of the MLP from the input of its norm.
+
+The stock modules stay where they are and keep their tensors and hooks; only
+what ``forward`` computes them with is replaced, and only while gradients are
+recorded. Values are those of the stock modules.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..nn import functional
+from .anatomy import Block, swin_stages
+from .base import Tuner
+
+# Rebuilding the hidden layer costs 4 d^2 products a token and saves 4 d
+# numbers: the narrow stages save most for their time.
+_WIDEST_REBUILT_MLP = 512
+
+
+class ThroughTrunk(Tuner):
+    """Base of the tuners that back-propagate through the trunk.
+
+    Args:
+        stochastic_trunk: See :class:`Tuner`.
+        memory: ``'lean'`` rebuilds intermediate results of the trunk in the
+            backward pass, ``'stock'`` keeps them.
+
+    Raises:
+        ValueError: If ``memory`` is unknown.
+    """
+
+    def __init__(
+        self, stochastic_trunk: bool = False, memory: str = 'lean'
+    ) -> None:
+        super().__init__(stochastic_trunk)
+        if memory not in ('lean', 'stock'):
+            raise ValueError(
+                f"memory must be 'lean' or 'stock', got {memory!r}"
+            )
+        self.memory = memory
+
+    def build(self, backbone: nn.Module) -> None:
+        if self.memory == 'stock':
+            return
+        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+            for block in stage.blocks:
+                _make_lean(block)
+
+
+def _make_lean(block: Block) -> None:
+    if hasattr(block.attention, 'relative_position_bias_table'):
+        lean = _LeanAttention(block.attention)
+        block.attention.forward = lean.forward
+    if block.width <= _WIDEST_REBUILT_MLP and _is_plain(block.mlp):
+        lean = _LeanMLP(block.norms['ffn'], block.mlp)
+        block.norms['ffn'].forward = lean.norm
+        block.mlp.forward = lean.mlp
+
+
+def _is_plain(mlp: nn.Sequential) -> bool:
+    """Whether the layers are Linear, GELU, Linear, with dropouts."""
+    flat = [m for m in mlp.modules() if not list(m.children())]
+    kinds = [type(m) for m in flat if not isinstance(m, nn.Dropout)]
+    return (
+        len(kinds) == 3
+        and issubclass(kinds[0], nn.Linear)
+        and issubclass(kinds[1], nn.GELU)
+        and issubclass(kinds[2], nn.Linear)
+        and flat[1].approximate == 'none'
+    )
+
+
+def _drops(module: nn.Module) -> bool:
+    return any(
+        m.training and m.p > 0
+        for m in module.modules()
+        if isinstance(m, nn.Dropout)
+    )
+
+
+class _LeanAttention:
+    """``forward`` of a window attention; an object, for deep copies."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        self.attention = attention
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        own = self.attention
+        if not torch.is_grad_enabled() or _drops(own):
+            return type(own).forward(own, x, mask)
+        tokens = x.shape[1]
+        index = own.relative_position_index.flatten()
+        bias = own.relative_position_bias_table[index]
+        bias = bias.view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
+        out = functional.window_attention(
+            own.qkv(x), bias, mask, own.num_heads, own.scale
+        )
+        return own.proj(out)
+
+
+class _LeanMLP:
+    """``forward`` of an MLP and of the norm before it.
+
+    The norm passes its input on, for the MLP to apply it and to keep only
+    that.
+    """
+
+    def __init__(self, norm: nn.Module, layers: nn.Module) -> None:
+        self.norm_module = norm
+        self.layers = layers
+        self.fused = False
+
+    def norm(self, x: Tensor) -> Tensor:
+        self.fused = torch.is_grad_enabled() and not _drops(self.layers)
+        if self.fused:
+            return x
+        return type(self.norm_module).forward(self.norm_module, x)
+
+    def mlp(self, x: Tensor) -> Tensor:
+        if not self.fused:
+            return type(self.layers).forward(self.layers, x)
+        first, second = (
+            m for m in self.layers.modules() if isinstance(m, nn.Linear)
+        )
+        norm = self.norm_module
+        return functional.norm_mlp(
+            x,
+            norm.weight,
+            norm.bias,
+            first.weight,
+            first.bias,
+            second.weight,
+            second.bias,
+            norm.eps,
+        )

@@ -1,0 +1,69 @@
+"""LoRA in a frozen Swin, a baseline of the E3VA paper."""
+
+import torch
+from torch import Tensor, nn
+
+from ..nn import lora
+from ..registry import TUNERS
+from .anatomy import swin_stages
+from .lean import ThroughTrunk
+
+
+@TUNERS.register_module()
+class LoRA(ThroughTrunk):
+    """Low-rank updates of the fused qkv projection of every block.
+
+    Args:
+        rank: Rank of the update of each target.
+        alpha: Scale of the update times ``rank``. Defaults to ``rank``;
+            ``alpha=1`` is what the E3VA authors' later public code does.
+        targets: Some of ``'q'``, ``'k'``, ``'v'``.
+        stochastic_trunk: See :class:`Tuner`.
+        memory: See :class:`ThroughTrunk`.
+    """
+
+    def __init__(
+        self,
+        rank: int = 64,
+        alpha: float | None = None,
+        targets: tuple[str, ...] = ('q', 'v'),
+        stochastic_trunk: bool = False,
+        memory: str = 'lean',
+    ) -> None:
+        super().__init__(stochastic_trunk, memory)
+        self.options = dict(rank=rank, alpha=alpha, targets=targets)
+
+    def build(self, backbone: nn.Module) -> None:
+        super().build(backbone)
+        self.stages = nn.ModuleList()
+        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+            blocks = nn.ModuleList()
+            for block in stage.blocks:
+                update = lora.LoRA(block.width, **self.options)
+                block.attention.qkv.register_forward_hook(_Update(update))
+                blocks.append(update)
+            self.stages.append(blocks)
+
+    @torch.no_grad()
+    def merge(self) -> dict[str, Tensor]:
+        """Return the stock state dict with the updates in its weights."""
+        state_dict = self.stock_state_dict()
+        names = {id(m): name for name, m in self.backbone.named_modules()}
+        stages = swin_stages(self.backbone, needed_by=type(self).__name__)
+        for updates, stage in zip(self.stages, stages, strict=True):
+            for update, block in zip(updates, stage.blocks, strict=True):
+                name = f'{names[id(block.attention.qkv)]}.weight'
+                state_dict[name] = state_dict[name] + update.weight_update()
+        return state_dict
+
+
+class _Update:
+    """Forward hook; an object, so that a deep copy follows the copy."""
+
+    def __init__(self, update: nn.Module) -> None:
+        self.update = update
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Tensor], out: Tensor
+    ) -> Tensor:
+        return self.update(args[0], out)

@@ -1,0 +1,105 @@
+"""Tuners that train some of the stock tensors and add none.
+
+BitFit and norm tuning are defined by names in their papers, so names are
+read here, once, when the tuner is attached; what they stand for is an
+explicit list from then on.
+"""
+
+from torch import Tensor, nn
+
+from ..registry import TUNERS
+from .anatomy import swin_stages
+from .base import Tuner
+from .lean import ThroughTrunk
+
+
+class StockTuner(Tuner):
+    """Base of tuners that change the values of stock tensors only."""
+
+    def merge(self) -> dict[str, Tensor]:
+        """Return the stock state dict: it holds what was trained."""
+        return self.stock_state_dict()
+
+
+@TUNERS.register_module()
+class BitFit(StockTuner, ThroughTrunk):
+    """Train the biases ("BitFit", ACL 2022; baseline of the E3VA paper).
+
+    Args:
+        position_bias: Count the relative-position tables as biases, as the
+            E3VA paper's parameter numbers do: it trains every tensor with
+            'bias' in its name.
+        stochastic_trunk: See :class:`Tuner`.
+        memory: See :class:`ThroughTrunk`.
+    """
+
+    def __init__(
+        self,
+        position_bias: bool = True,
+        stochastic_trunk: bool = False,
+        memory: str = 'lean',
+    ) -> None:
+        super().__init__(stochastic_trunk, memory)
+        self.position_bias = position_bias
+
+    def trained_stock(self, backbone: nn.Module) -> set[str]:
+        return {
+            name
+            for name, _ in backbone.named_parameters()
+            if name.split('.')[-1] == 'bias'
+            or (self.position_bias and 'bias' in name.split('.')[-1])
+        }
+
+
+@TUNERS.register_module()
+class NormTuning(StockTuner, ThroughTrunk):
+    """Train every normalisation, output norms included (E3VA's baseline)."""
+
+    def trained_stock(self, backbone: nn.Module) -> set[str]:
+        return {
+            name for name, _ in backbone.named_parameters() if 'norm' in name
+        }
+
+
+@TUNERS.register_module()
+class Partial(StockTuner):
+    """Train the last blocks (PARTIAL-1 of the E3VA paper is one block).
+
+    A trained block behaves as in full tuning, stochastic depth included;
+    the output norms stay frozen.
+
+    Args:
+        blocks: How many of the last blocks train.
+        stochastic_trunk: See :class:`Tuner`.
+
+    Raises:
+        ValueError: If the backbone has fewer blocks.
+    """
+
+    def __init__(
+        self, blocks: int = 1, stochastic_trunk: bool = False
+    ) -> None:
+        super().__init__(stochastic_trunk)
+        self.blocks = blocks
+
+    def trained_stock(self, backbone: nn.Module) -> set[str]:
+        blocks = [
+            block.module
+            for stage in swin_stages(backbone, needed_by=type(self).__name__)
+            for block in stage.blocks
+        ]
+        if not 1 <= self.blocks <= len(blocks):
+            raise ValueError(
+                f'Partial blocks={self.blocks}, but the backbone has '
+                f'{len(blocks)} blocks'
+            )
+        trained = {
+            id(parameter)
+            for block in blocks[-self.blocks :]
+            for parameter in block.parameters()
+        }
+        return {
+            name
+            for name, parameter in backbone.named_parameters()
+            if id(parameter) in trained
+        }

@@ -1,0 +1,74 @@
+"""Serial adapters: one behind each residual branch of each block.
+
+Placement of the LoRand paper (figure 2) and of the Houlsby adapter:
+
+    x = x + DropPath(A1(MSA(LN1 x)));   x = x + DropPath(A2(MLP(LN2 x)))
+
+The adapter comes before stochastic depth, as in the authors' public code.
+"""
+
+from typing import NoReturn
+
+from torch import Tensor, nn
+
+from .anatomy import swin_stages
+from .base import CannotMerge, Tuner
+from .lean import ThroughTrunk
+
+
+class SerialTuner(ThroughTrunk):
+    """Base of the tuners that put an adapter behind attention and MLP.
+
+    The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.
+    """
+
+    def make_adapter(self, width: int) -> nn.Module:
+        """Return the adapter for tokens of ``width`` channels."""
+        raise NotImplementedError
+
+    def build(self, backbone: nn.Module) -> None:
+        super().build(backbone)
+        self.stages = nn.ModuleList()
+        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+            blocks = nn.ModuleList()
+            for block in stage.blocks:
+                sites = nn.ModuleDict()
+                for site, drop_path in block.branches.items():
+                    sites[site] = self.make_adapter(block.width)
+                    drop_path.register_forward_pre_hook(_Before(sites[site]))
+                blocks.append(sites)
+            self.stages.append(blocks)
+
+    def merge(self) -> dict[str, Tensor]:
+        """Refuse.
+
+        Raises:
+            CannotMerge: Always: a GELU stands inside the adapter.
+        """
+        refuse_merge(self)
+
+
+def refuse_merge(tuner: Tuner) -> NoReturn:
+    """Say why a bottleneck with an activation inside cannot be merged."""
+    raise CannotMerge(
+        f'{type(tuner).__name__} cannot be merged into a stock checkpoint, '
+        'because a GELU stands between its two projections: no single '
+        'weight matrix computes the same. Ship the tuned model with '
+        'mmlowrank'
+    )
+
+
+class _Before:
+    """Forward pre-hook that passes a module's input through another.
+
+    An object and not a closure, so that a deep copy of the model points to
+    the copied adapter.
+    """
+
+    def __init__(self, adapter: nn.Module) -> None:
+        self.adapter = adapter
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        return (self.adapter(args[0]), *args[1:])

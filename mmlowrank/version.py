@@ -1,0 +1,3 @@
+"""Version of mmlowrank."""
+
+__version__ = '0.1.0'

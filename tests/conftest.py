@@ -1,0 +1,15 @@
+"""Fixtures that several test files share."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope='session')
+def digit_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of six training and four validation scenes of 160 pixels."""
+    from mmlowrank.datasets.digit_scenes import write_digit_scenes
+
+    out = tmp_path_factory.mktemp('data') / 'digit_scenes'
+    write_digit_scenes(out, num_train=6, num_val=4)
+    return out

@@ -1,0 +1,56 @@
+"""The small Swins that the tests tune, one for each framework."""
+
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
+EMBED_DIMS, DEPTHS, NUM_HEADS = 16, (2, 1, 2, 1), (1, 2, 2, 4)
+# Width of each block.
+WIDTHS = [
+    EMBED_DIMS * 2**stage for stage, n in enumerate(DEPTHS) for _ in range(n)
+]
+# mmpretrain's Swin takes its sizes in `arch`, and pads small maps on request.
+ARGS = {
+    'mmdet': dict(embed_dims=EMBED_DIMS, depths=DEPTHS, num_heads=NUM_HEADS),
+    'mmseg': dict(embed_dims=EMBED_DIMS, depths=DEPTHS, num_heads=NUM_HEADS),
+    'mmpretrain': dict(
+        arch=dict(embed_dims=EMBED_DIMS, depths=DEPTHS, num_heads=NUM_HEADS),
+        out_indices=(0, 1, 2, 3),
+        pad_small_map=True,
+    ),
+}
+
+
+def build(framework: str, backbone_type: str, **kwargs) -> nn.Module:
+    """Build a backbone as a config of ``framework`` would."""
+    cfg = dict(
+        ARGS[framework],
+        **dict(dict(window_size=4, drop_path_rate=0.0), **kwargs),
+    )
+    with DefaultScope.overwrite_default_scope(framework):
+        return MODELS.build(dict(cfg, type=backbone_type))
+
+
+def images(batch: int = 2, seed: int = 0) -> torch.Tensor:
+    """Return (batch, 3, 64, 64)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, 64, 64, generator=generator)
+
+
+def stir(backbone: nn.Module, seed: int = 1) -> None:
+    """Move every tuner tensor off its start, so that all have a gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in backbone.tuner.parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        parameter.data += 0.05 * noise.to(parameter.dtype)
+
+
+def loss(backbone: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return the mean over images of a scalar that uses every output."""
+    total = x.new_zeros(())
+    for level, out in enumerate(backbone(x)):
+        # A plain sum of LayerNorm outputs would be constant.
+        weight = torch.linspace(-1, 1, out[0].numel()).reshape(out[0].shape)
+        total = total + (out * weight).square().mean() * (level + 1)
+    return total

@@ -1,0 +1,58 @@
+"""Two gloo processes on a CPU, find_unused_parameters=False."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.model import MMDistributedDataParallel
+from swins import FRAMEWORKS
+from test_engine import Model, construct
+from torch import distributed
+
+HERE = Path(__file__).parent
+
+
+def torchrun(*command, processes=2, **kwargs):
+    return subprocess.run(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            f'--nproc-per-node={processes}',
+            *command,
+        ],
+        capture_output=True,
+        text=True,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize('framework', FRAMEWORKS)
+def test_gradients_equal_one_process_on_the_joined_batch(framework):
+    done = torchrun(str(HERE / 'distributed_worker.py'), framework)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture
+def group_of_one(tmp_path):
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/init', rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()
+
+
+def test_freezing_after_the_wrap_is_refused(group_of_one):
+    model = MMDistributedDataParallel(Model(rank=4))
+    with pytest.raises(RuntimeError, match=r'already waits for.*train\.py'):
+        construct(model, freeze=['head'])
+
+
+def test_freezing_before_the_wrap_is_accepted(group_of_one):
+    inner = Model(rank=4)
+    inner.head.requires_grad_(False)
+    wrapper = construct(MMDistributedDataParallel(inner), freeze=['head'])
+    ids = {id(p) for g in wrapper.param_groups for p in g['params']}
+    assert not ids & {id(p) for p in inner.head.parameters()}

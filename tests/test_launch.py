@@ -1,0 +1,110 @@
+"""What the tools say when something is wrong, before anything is built."""
+
+import argparse
+import re
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+from mmlowrank import compat
+from mmlowrank.engine import launch
+
+
+def arguments(config, *words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    launch.add_arguments(parser)
+    return parser.parse_args([str(config), *words])
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'some_config.py'
+    path.write_text("model = dict(type='A', backbone=dict(rank=8))\n")
+    return path
+
+
+def test_missing_config_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'nothing\.py'):
+        launch.load_config(arguments(tmp_path / 'nothing.py'))
+
+
+def test_every_option_is_reachable_from_the_command_line(config):
+    cfg = launch.load_config(
+        arguments(config, '--cfg-options', 'model.backbone.rank=16')
+    )
+    assert cfg.model.backbone.rank == 16
+    assert cfg.work_dir == 'work_dirs/some_config'
+    assert 'model_wrapper_cfg' not in cfg
+
+
+def test_only_torchrun_starts_cpu_processes(config):
+    with pytest.raises(ValueError, match=r'dist_train\.sh'):
+        launch.load_config(arguments(config, '--launcher', 'slurm'))
+
+
+def data(**dataset):
+    return Config(dict(train_dataloader=dict(dataset=dataset)))
+
+
+def test_missing_annotation_file_is_named(tmp_path):
+    cfg = data(
+        type='CocoDataset', data_root=str(tmp_path), ann_file='train.json'
+    )
+    expected = re.escape(str(tmp_path / 'train.json'))
+    with pytest.raises(FileNotFoundError, match=f'{expected}.*data_root='):
+        launch.check_files(cfg, ['train', 'val'])
+
+
+def test_missing_image_folder_of_a_joined_set_is_named(tmp_path):
+    (tmp_path / 'list.txt').touch()
+    inner = dict(
+        type='VOCDataset',
+        data_root=str(tmp_path),
+        ann_file='list.txt',
+        data_prefix=dict(sub_data_root='VOC2012/'),
+    )
+    cfg = data(
+        type='RepeatDataset',
+        times=3,
+        dataset=dict(type='ConcatDataset', datasets=[inner, inner]),
+    )
+    with pytest.raises(FileNotFoundError, match='VOC2012'):
+        launch.check_files(cfg, ['train'])
+    (tmp_path / 'VOC2012').mkdir()
+    launch.check_files(cfg, ['train'])
+
+
+def test_remote_data_is_not_looked_for():
+    cfg = data(type='CocoDataset', ann_file='s3://bucket/train.json')
+    launch.check_files(cfg, ['train'])
+
+
+def test_empty_training_set_is_refused():
+    loader = SimpleNamespace(dataset=[])
+    runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader))
+    with pytest.raises(ValueError, match='is empty'):
+        launch.check_not_empty(runner)
+
+
+def test_versions_are_warned_about_never_refused(monkeypatch):
+    installed = {
+        'torch': '2.3.1',
+        'mmcv': '2.1.0',
+        'onedl-mmcv': '2.3.6',
+        'mmengine': '0.10.4',
+    }
+
+    def version(name):
+        if name not in installed:
+            raise metadata.PackageNotFoundError
+        return installed[name]
+
+    monkeypatch.setattr(metadata, 'version', version)
+    first, second = compat.version_problems()
+    assert 'torch 2.3.1 is older than 2.4' in first
+    assert 'pip uninstall -y mmcv onedl-mmcv' in second
+    with pytest.warns(UserWarning, match='older than'):
+        compat.warn_about_versions()

@@ -1,0 +1,119 @@
+"""Several E3VA tasks off one trunk."""
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from swins import ARGS, FRAMEWORKS, build, images, stir
+
+every = pytest.mark.parametrize('framework', FRAMEWORKS)
+TASKS = {
+    'instances': dict(rank=4),
+    'semantics': dict(rank=2, fpn_input='sum'),
+    'boxes': dict(adapter='standard', structure='stacked'),
+}
+
+
+def single(framework, seed, options):
+    """A task's own backbone: same trunk, trained highway and norms."""
+    torch.manual_seed(0)
+    backbone = build(framework, 'mmlowrank.SwinE3VA', **options)
+    stir(backbone, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in backbone.named_parameters():
+        if name.startswith('norm'):
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += 0.1 * noise
+    backbone.eval()  # stock Swins return None here
+    return backbone
+
+
+def save(backbone, path):
+    state_dict = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
+    state_dict['bbox_head.weight'] = torch.zeros(1)
+    torch.save(dict(state_dict=state_dict), path)
+    return str(path)
+
+
+def joined(framework, tasks):
+    backbone = dict(
+        type='SwinTransformer',
+        **ARGS[framework],
+        window_size=4,
+        drop_path_rate=0.0,
+    )
+    with DefaultScope.overwrite_default_scope(framework):
+        return MODELS.build(
+            dict(
+                type='mmlowrank.MultiTaskE3VA', backbone=backbone, tasks=tasks
+            )
+        )
+
+
+def trained(framework, tmp_path):
+    alone, tasks = {}, {}
+    for seed, (name, options) in enumerate(TASKS.items()):
+        alone[name] = single(framework, seed, options)
+        path = save(alone[name], tmp_path / f'{name}.pth')
+        tasks[name] = dict(options, checkpoint=path)
+    return alone, joined(framework, tasks)
+
+
+@every
+def test_each_task_is_bit_equal_and_the_trunk_runs_once(framework, tmp_path):
+    alone, together = trained(framework, tmp_path)
+    together.eval()
+    calls = []
+    together.trunk.stages[2].register_forward_hook(lambda *_: calls.append(1))
+    with torch.no_grad():
+        features = together(images())
+        assert len(calls) == 1
+        assert features.keys() == TASKS.keys()
+        for name, backbone in alone.items():
+            expected = backbone(images())
+            for one, other in zip(features[name], expected, strict=True):
+                assert torch.equal(one, other), name
+
+
+@every
+def test_all_tasks_train_and_the_trunk_does_not(framework, tmp_path):
+    _, together = trained(framework, tmp_path)
+    together.train()
+    assert not together.trunk.training
+    total = sum(
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum()
+        for outs in together(images()).values()
+        for out in outs
+    )
+    total.backward()
+    for name, parameter in together.named_parameters():
+        assert parameter.requires_grad != name.startswith('trunk.')
+        assert (parameter.grad is None) != parameter.requires_grad, name
+
+
+def test_another_trunk_is_refused(tmp_path):
+    first = single('mmdet', 1, dict(rank=4))
+    other = single('mmdet', 2, dict(rank=4))
+    other.stages[1].blocks[0].norm1.weight.data += 1
+    tasks = {
+        'a': dict(rank=4, checkpoint=save(first, tmp_path / 'a.pth')),
+        'b': dict(rank=4, checkpoint=save(other, tmp_path / 'b.pth')),
+    }
+    expected = r'b\.pth .*another trunk.*stages\.1\.blocks\.0\.norm1'
+    with pytest.raises(ValueError, match=expected):
+        joined('mmdet', tasks)
+
+
+@pytest.mark.parametrize(
+    'options', [dict(rank=8), dict(adapter='standard')], ids=str
+)
+def test_other_arguments_are_refused(tmp_path, options):
+    path = save(single('mmdet', 1, dict(rank=4)), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r"a\.pth.*task 'a'"):
+        joined('mmdet', {'a': dict(options, checkpoint=path)})
+
+
+def test_unknown_task_and_no_task_are_refused():
+    with pytest.raises(KeyError, match="no task 'b'"):
+        joined('mmdet', {'a': dict(rank=4)}).load_task('b', 'x.pth')
+    with pytest.raises(ValueError, match='at least one'):
+        joined('mmdet', {})

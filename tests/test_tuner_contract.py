@@ -1,0 +1,381 @@
+"""DESIGN's promises, for every tuner on the Swin of every framework."""
+
+import copy
+import io
+
+import pytest
+import torch
+from swins import (
+    DEPTHS,
+    EMBED_DIMS,
+    FRAMEWORKS,
+    NUM_HEADS,
+    WIDTHS,
+    build,
+    images,
+    loss,
+    stir,
+)
+
+from mmlowrank.tuners import CannotMerge
+
+BLOCKS = sum(DEPTHS)
+OUTPUT_NORMS = 2 * sum(EMBED_DIMS * 2**i for i in range(4))
+MERGING_NORMS = sum(8 * EMBED_DIMS * 2**i for i in range(3))
+# Biases of the patch embedding and its norm, of merging and output norms.
+BIASES_OUTSIDE = 2 * EMBED_DIMS + (MERGING_NORMS + OUTPUT_NORMS) // 2
+TABLES = sum(49 * h * n for h, n in zip(NUM_HEADS, DEPTHS, strict=True))
+LAST = WIDTHS[-1]
+MERGINGS = sum(
+    8 * d * d + 8 * d for d in (EMBED_DIMS * 2**i for i in range(3))
+)
+# Backbone type, its arguments, the number of parameters it trains (None: all
+# of the stock backbone), whether it merges. A new tuner adds one row.
+TUNERS = {
+    'Full': ('mmlowrank.SwinFull', {}, None, True),
+    'Fixed': ('mmlowrank.SwinFixed', {}, 0, True),
+    'Adapter-B': (
+        'mmlowrank.SwinAdapter',
+        dict(hidden_dropout=0.0),
+        sum(d * d + d // 2 + d for d in WIDTHS) * 2,
+        False,
+    ),
+    'Adapter-T': (
+        'mmlowrank.SwinAdapter',
+        dict(mid_ratio=0.25, hidden_dropout=0.0),
+        sum(d * d // 2 + d // 4 + d for d in WIDTHS) * 2,
+        False,
+    ),
+    'Adapter-5': (
+        'mmlowrank.SwinAdapter',
+        dict(mid_channels=5, hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS) * 2,
+        False,
+    ),
+    'LoRand': (
+        'mmlowrank.SwinLoRand',
+        dict(branches=2, rank=8),
+        99 * sum(WIDTHS) + 256 * BLOCKS,
+        False,
+    ),
+    'LoRand+': (
+        'mmlowrank.SwinLoRand',
+        dict(branches=4, rank=8),
+        195 * sum(WIDTHS) + 512 * BLOCKS,
+        False,
+    ),
+    'LoRand, K not shared': (
+        'mmlowrank.SwinLoRand',
+        dict(branches=2, rank=8, share_kernel=False),
+        99 * sum(WIDTHS) + 512 * BLOCKS,
+        False,
+    ),
+    'BitFit': (
+        'mmlowrank.SwinBitFit',
+        {},
+        11 * sum(WIDTHS) + TABLES + BIASES_OUTSIDE,
+        True,
+    ),
+    'BitFit, true biases': (
+        'mmlowrank.SwinBitFit',
+        dict(position_bias=False),
+        11 * sum(WIDTHS) + BIASES_OUTSIDE,
+        True,
+    ),
+    'NormTuning': (
+        'mmlowrank.SwinNormTuning',
+        {},
+        4 * sum(WIDTHS) + 2 * EMBED_DIMS + MERGING_NORMS + OUTPUT_NORMS,
+        True,
+    ),
+    'Partial-1': (
+        'mmlowrank.SwinPartial',
+        {},
+        12 * LAST**2 + 13 * LAST + 49 * NUM_HEADS[-1],
+        True,
+    ),
+    'AdaptFormer': (
+        'mmlowrank.SwinAdaptFormer',
+        dict(mid_channels=5, hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS) * 2,
+        False,
+    ),
+    'AdaptFormer, MLP only': (
+        'mmlowrank.SwinAdaptFormer',
+        dict(mid_channels=5, sites=('ffn',), hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS),
+        False,
+    ),
+    'LoRA': (
+        'mmlowrank.SwinLoRA',
+        dict(rank=4),
+        2 * 2 * 4 * sum(WIDTHS),
+        True,
+    ),
+    'LoRA, qkv, alpha 1': (
+        'mmlowrank.SwinLoRA',
+        dict(rank=4, alpha=1, targets=('q', 'k', 'v')),
+        3 * 2 * 4 * sum(WIDTHS),
+        True,
+    ),
+    'E3VA': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=4),
+        (12 * 4 + 3) * sum(WIDTHS) + OUTPUT_NORMS,
+        False,
+    ),
+    'E3VA, stacked': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=4, structure='stacked', train_fpn_norms=False),
+        (12 * 4 + 3) * sum(WIDTHS),
+        False,
+    ),
+    'E3VA, trainable reduction': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=4, reduction='trainable'),
+        (12 * 4 + 3) * sum(WIDTHS) + OUTPUT_NORMS + MERGINGS,
+        False,
+    ),
+    'E3VA, standard': (
+        'mmlowrank.SwinE3VA',
+        dict(adapter='standard', mid_channels=6),
+        2 * sum(13 * d + 6 for d in WIDTHS) + OUTPUT_NORMS,
+        False,
+    ),
+}
+every = pytest.mark.parametrize('framework', FRAMEWORKS)
+tuner_rows = pytest.mark.parametrize('row', TUNERS.values(), ids=TUNERS)
+TRAINING = {name: row for name, row in TUNERS.items() if row[2] != 0}
+training_rows = pytest.mark.parametrize('row', TRAINING.values(), ids=TRAINING)
+
+
+def tuned(framework, row, **kwargs):
+    torch.manual_seed(0)
+    return build(framework, row[0], **row[1], **kwargs)
+
+
+def stock(framework, **kwargs):
+    torch.manual_seed(0)
+    return build(framework, 'SwinTransformer', **kwargs)
+
+
+def stock_part(state_dict):
+    return {k: v for k, v in state_dict.items() if not k.startswith('tuner.')}
+
+
+@every
+@tuner_rows
+def test_stock_stays_stock(framework, row):
+    backbone, reference = tuned(framework, row), stock(framework)
+    assert type(backbone) is type(reference)
+    kept = stock_part(backbone.state_dict())
+    assert list(kept) == list(reference.state_dict())
+    for name, value in reference.state_dict().items():
+        assert torch.equal(kept[name], value), name
+    # A stock checkpoint loads with no converter.
+    result = backbone.load_state_dict(reference.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert set(result.missing_keys) == {
+        name
+        for name in backbone.state_dict()
+        if name.startswith('tuner.') and '.merging.' not in name
+    }
+
+
+@every
+@tuner_rows
+def test_owned_and_frozen_partition_all_tensors(framework, row):
+    backbone = tuned(framework, row)
+    owned, frozen = backbone.tuner.owned(), backbone.tuner.frozen()
+    tensors = dict(backbone.named_parameters())
+    tensors.update(backbone.named_buffers())
+    assert not set(owned) & set(frozen)
+    assert {**owned, **frozen}.keys() == tensors.keys()
+    assert all(tensors[n] is t for n, t in {**owned, **frozen}.items())
+    for name, parameter in backbone.named_parameters():
+        assert parameter.requires_grad == (name in owned), name
+    backbone.tuner.check()
+
+
+@every
+@tuner_rows
+def test_count_is_the_closed_form(framework, row):
+    backbone = tuned(framework, row)
+    trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    expected = row[2]
+    if expected is None:
+        expected = sum(p.numel() for p in stock(framework).parameters())
+    assert trained == expected
+
+
+@every
+@tuner_rows
+def test_identity_at_start_to_the_bit(framework, row):
+    backbone, reference = tuned(framework, row), stock(framework)
+    backbone.eval(), reference.eval()
+    with torch.no_grad():
+        for ours, theirs in zip(
+            backbone(images()), reference(images()), strict=True
+        ):
+            assert torch.equal(ours, theirs)
+
+
+@every
+@tuner_rows
+def test_stock_init_leaves_the_tuner_alone(framework, row):
+    backbone = tuned(framework, row)
+    before = copy.deepcopy(backbone.tuner.state_dict())
+    # The whole model's init_weights reaches the backbone's like this.
+    backbone.init_weights()
+    after = backbone.tuner.state_dict()
+    assert before.keys() == after.keys()
+    for name, value in after.items():
+        # E3VA's trainable mergings start from what the trunk's start from.
+        if '.merging.' in name:
+            index, rest = name.removeprefix('highway.merging.').split('.', 1)
+            start = backbone.stages[int(index)].downsample.state_dict()[rest]
+        else:
+            start = before[name]
+        assert torch.equal(value, start), name
+    backbone.tuner.check()
+
+
+@every
+def test_a_fixed_backbone_builds_no_graph(framework):
+    backbone = tuned(framework, TUNERS['Fixed'])
+    assert not loss(backbone, images()).requires_grad
+
+
+@every
+@training_rows
+def test_exactly_the_owned_get_a_gradient(framework, row):
+    backbone = tuned(framework, row)
+    stir(backbone)
+    loss(backbone, images()).backward()
+    owned = backbone.tuner.owned()
+    for name, parameter in backbone.named_parameters():
+        if name not in owned:
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().max() > 0, name
+
+
+@every
+@tuner_rows
+def test_checkpoint_round_trip(framework, row):
+    backbone = tuned(framework, row)
+    stir(backbone)
+    file = io.BytesIO()
+    torch.save(backbone.state_dict(), file)
+    file.seek(0)
+    torch.manual_seed(5)
+    again = build(framework, row[0], **row[1])
+    again.load_state_dict(torch.load(file, weights_only=True))
+    backbone.eval(), again.eval()
+    with torch.no_grad():
+        for one, other in zip(
+            backbone(images()), again(images()), strict=True
+        ):
+            assert torch.equal(one, other)
+
+
+@every
+@tuner_rows
+def test_a_deep_copy_is_independent(framework, row):
+    backbone = tuned(framework, row)
+    stir(backbone)
+    twin = copy.deepcopy(backbone)
+    assert twin.tuner.backbone is twin
+    twin.eval(), backbone.eval()
+    with torch.no_grad():
+        before = [out.clone() for out in backbone(images())]
+        assert all(map(torch.equal, before, twin(images())))
+        for parameter in twin.parameters():
+            parameter.mul_(1.5)
+        assert all(map(torch.equal, before, backbone(images())))
+        changed = map(torch.equal, before, twin(images()))
+        assert not all(changed)
+
+
+@every
+@tuner_rows
+def test_frozen_parts_compute_the_same_in_training(framework, row):
+    """Stochastic depth acts only where something trains, or on request."""
+    whole = ('mmlowrank.SwinFull', 'mmlowrank.SwinPartial')
+    backbone = tuned(framework, row, drop_path_rate=0.5)
+    backbone.train()
+    with torch.no_grad():
+        same = all(map(torch.equal, backbone(images()), backbone(images())))
+    # Partial trains its last block as a whole.
+    assert same == (row[0] not in whole)
+    if row[0] == 'mmlowrank.SwinFull':
+        return
+    backbone = tuned(framework, row, drop_path_rate=0.5, stochastic_trunk=True)
+    backbone.train()
+    with torch.no_grad():
+        assert not all(
+            map(torch.equal, backbone(images()), backbone(images()))
+        )
+    backbone.eval()
+    with torch.no_grad():
+        assert all(map(torch.equal, backbone(images()), backbone(images())))
+
+
+@every
+@training_rows
+def test_autocast_keeps_gradients_in_fp32(framework, row):
+    backbone = tuned(framework, row)
+    stir(backbone)
+    loss(backbone, images()).backward()
+    exact = {
+        n: p.grad.clone()
+        for n, p in backbone.named_parameters()
+        if p.requires_grad
+    }
+    backbone.zero_grad()
+    with torch.autocast('cpu', torch.bfloat16):
+        value = loss(backbone, images())
+    value.backward()
+    for name, reference in exact.items():
+        grad = backbone.get_parameter(name).grad
+        assert grad.dtype == torch.float32
+        # bfloat16 has 8 bits of mantissa: the direction must agree.
+        cosine = torch.cosine_similarity(
+            grad.flatten(), reference.flatten(), dim=0
+        )
+        assert cosine > 0.9, name
+
+
+@every
+@tuner_rows
+def test_merge_gives_the_stock_keys_or_a_reason(framework, row):
+    backbone = tuned(framework, row)
+    if not row[3]:
+        with pytest.raises(CannotMerge, match='because'):
+            backbone.tuner.merge()
+        return
+    stir(backbone)
+    merged = backbone.tuner.merge()
+    plain = stock(framework)
+    assert list(merged) == list(plain.state_dict())
+    plain.load_state_dict(merged)
+    backbone.eval(), plain.eval()
+    with torch.no_grad():
+        for one, other in zip(
+            backbone(images()), plain(images()), strict=True
+        ):
+            # One rounding of a weight in float32.
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@every
+@tuner_rows
+def test_stock_frozen_stages_stay_frozen(framework, row):
+    backbone = tuned(framework, row, frozen_stages=0)
+    backbone.tuner.check()
+    frozen = backbone.tuner.frozen()
+    for name, _ in backbone.patch_embed.named_parameters():
+        assert f'patch_embed.{name}' in frozen
+    backbone.train()
+    backbone.tuner.check()

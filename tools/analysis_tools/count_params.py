@@ -1,0 +1,56 @@
+"""Count what a config trains, without a GPU and without its weights.
+
+python tools/analysis_tools/count_params.py CONFIG [CONFIG ...] [--json]
+"""
+
+import argparse
+import json
+
+from mmengine.config import Config, DictAction
+
+from mmlowrank.analysis import count_parameters
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('configs', nargs='+', help='config files')
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the configs, key=value',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Count and print."""
+    args = parse_args()
+    for path in args.configs:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(args.cfg_options or {})
+        counts = count_parameters(cfg)
+        if args.json:
+            print(json.dumps({'config': path, **counts}))
+            continue
+        stock = counts['backbone_stock']
+        trained = counts['backbone_trainable']
+        whole = counts['model_trainable']
+        print(path)
+        print(f'  backbone, stock      {stock:>14,}')
+        print(f'  backbone, added      {counts["backbone_added"]:>14,}')
+        print(
+            f'  backbone, trainable  {trained:>14,}'
+            f'  {100 * trained / stock:7.3f} % of the stock backbone'
+        )
+        print(f'  model, total         {counts["model_total"]:>14,}')
+        print(
+            f'  model, trainable     {whole:>14,}'
+            f'  {100 * whole / counts["model_total"]:7.3f} % of the model'
+        )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Train on a Slurm cluster.
+#
+#   GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS=... \
+#     bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments]
+set -euo pipefail
+[ $# -ge 4 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+partition=$1 job=$2 config=$3 work_dir=$4
+shift 4
+gpus=${GPUS:-8}
+per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+# shellcheck disable=SC2086 - SRUN_ARGS holds several words on purpose
+exec srun --partition="$partition" --job-name="$job" \
+  --gres="gpu:$per_node" --ntasks="$gpus" --ntasks-per-node="$per_node" \
+  --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
+  ${SRUN_ARGS:-} \
+  "${PYTHON:-python}" -u "$tools/train.py" "$config" \
+  --work-dir "$work_dir" --launcher slurm "$@"

@@ -1,0 +1,63 @@
+"""Train a config of mmdet, mmseg or mmpretrain.
+
+python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
+"""
+
+import argparse
+
+import torch
+
+from mmlowrank.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='continue from the newest checkpoint of the work dir, if there '
+        'is one, or from the given checkpoint',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision: float16 with dynamic loss scaling',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the total batch size',
+    )
+    launch.add_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train."""
+    args = parse_args()
+    cfg = launch.load_config(args)
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise SystemExit('--amp needs a GPU; leave it out on a CPU')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise SystemExit(
+                '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
+                'config: the total batch size that its lr is meant for'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    runner = launch.start(cfg)
+    launch.check_not_empty(runner)
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
