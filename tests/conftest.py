@@ -1,8 +1,19 @@
 """Fixtures that several test files share."""
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
+
+
+@pytest.fixture(autouse=True)
+def no_scope_left_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the scopes that other tests have entered.
+
+    mmengine keeps them for the life of the process and offers no way out.
+    """
+    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
 
 
 @pytest.fixture(scope='session')

@@ -91,6 +91,7 @@ def main() -> None:
     runner = launch.start(cfg, splits=('test',))
     launch.load_exactly(runner, args.checkpoint)
     runner.test()
+    launch.leave_process_group()
 
 
 if __name__ == '__main__':

@@ -57,6 +57,7 @@ def main() -> None:
     runner = launch.start(cfg)
     launch.check_not_empty(runner)
     runner.train()
+    launch.leave_process_group()
 
 
 if __name__ == '__main__':

@@ -85,6 +85,17 @@ def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:
     return Runner.from_cfg(cfg)
 
 
+def leave_process_group() -> None:
+    """Wait for the other processes, then end the process group.
+
+    A process that ends while the threads of its group are still at work is
+    aborted now and then, which torchrun takes for a failure.
+    """
+    if is_distributed():
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
 def load_exactly(runner: Runner, checkpoint: str) -> None:
     """Load a checkpoint into the runner's model, every tensor of it.
 
