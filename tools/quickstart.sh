@@ -45,7 +45,7 @@ scenes=${scenes:-data/digit_scenes$suffix}
 work=${work:-work_dirs/quickstart$suffix}
 logs=$work/logs
 configs=configs/quickstart
-num_train=600 num_val=100 epochs=15
+num_train=600 num_val=100 epochs=20
 pretrain_options=(randomness.seed="$seed")
 train_options=(randomness.seed="$seed")
 if [ -n "$smoke" ]; then
@@ -212,7 +212,7 @@ say "    backbone), FIXED (frozen backbone)"
 export OMP_NUM_THREADS=1
 for method in FULL=full LoRand=lorand-b2r8 FIXED=fixed; do
   name=${method%=*}
-  config=$configs/mask-rcnn_swin-mini_${method#*=}_640it_digits.py
+  config=$configs/mask-rcnn_swin-mini_${method#*=}_800it_digits.py
   if [ -f "$work/${name,,}/tested" ]; then
     skip "$work/${name,,}"
   else
@@ -237,7 +237,7 @@ Done in $((took / 60)) min $((took % 60)) s, without the set-up. Look at
 
 and read next
 
-  $configs/mask-rcnn_swin-mini_lorand-b2r8_640it_digits.py
+  $configs/mask-rcnn_swin-mini_lorand-b2r8_800it_digits.py
       the config you just trained: LoRand is one line of it
   README.md            LoRand on your own mmdet or mmseg config
   configs/lorand/      the paper's detectors on COCO, VOC and ADE20K

@@ -36,7 +36,7 @@ model = dict(
         init_cfg=dict(
             type='Pretrained',
             # DIGIT_SWIN in the environment names another checkpoint.
-            checkpoint='{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_15.pth}}',
+            checkpoint='{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_20.pth}}',
         ),
     ),
     neck=dict(
@@ -44,6 +44,8 @@ model = dict(
         in_channels=[32, 64, 128, 256],
         out_channels=64,
         num_outs=4,
+        # Normalised, RoI features leave "all is background" sooner.
+        norm_cfg=dict(type='GN', num_groups=8),
     ),
     rpn_head=dict(
         type='RPNHead',

@@ -1,14 +1,14 @@
 """AdamW for 400 iterations of batch 4, for methods that freeze the trunk."""
 
-_base_ = 'adamw_640it.py'
+_base_ = 'adamw_800it.py'
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR',
         eta_min_ratio=0.02,
         by_epoch=False,
-        begin=50,
+        begin=100,
         end=400,
     ),
 ]

@@ -4,13 +4,13 @@ The backbone is frozen; adapters behind attention and MLP of each block train,
 and so do neck and heads.
 
     python tools/train.py \
-        configs/quickstart/mask-rcnn_swin-mini_lorand-b2r8_640it_digits.py
+        configs/quickstart/mask-rcnn_swin-mini_lorand-b2r8_800it_digits.py
 """
 
 _base_ = [
     '_base_/models/mask-rcnn_swin-mini.py',
     '_base_/datasets/digits_coco.py',
-    '_base_/schedules/adamw_640it.py',
+    '_base_/schedules/adamw_800it.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(backbone=dict(type='mmlowrank.SwinLoRand', branches=2, rank=8))
