@@ -56,10 +56,11 @@ if [ -n "$smoke" ]; then
     default_hooks.checkpoint.interval=2)
 fi
 
-# More threads than this do not pay for maps of 40 x 40.
+# A second thread gains nothing on maps of 40 x 40, and two processes that
+# both want it slow each other down tenfold. A second process does gain.
 # nproc would answer with OMP_NUM_THREADS where that is set.
 cores=$(env -u OMP_NUM_THREADS nproc)
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores < 4 ? cores : 4))}
+export OMP_NUM_THREADS=1
 # What the configs read: the scenes, and the checkpoint everybody starts from.
 export DIGIT_SCENES=$scenes
 export DIGIT_SWIN=$work/pretrain/epoch_$epochs.pth
@@ -205,11 +206,9 @@ fi
 say "    $(grep -o 'accuracy/top1: [0-9.]*' "$logs/train-pretrain.log" |
   tail -n 1 || true) % of the held-out digits"
 
-# Two at a time, the longest first. A thread each is nearly as fast as two
-# for a model of this size, and what the table's seconds are measured with.
+# Two at a time, the longest first.
 say "4/5 Mask R-CNN: FULL (everything trains), LoRand (adapters in a frozen"
 say "    backbone), FIXED (frozen backbone)"
-export OMP_NUM_THREADS=1
 for method in FULL=full LoRand=lorand-b2r8 FIXED=fixed; do
   name=${method%=*}
   config=$configs/mask-rcnn_swin-mini_${method#*=}_800it_digits.py
