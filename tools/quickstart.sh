@@ -45,7 +45,7 @@ scenes=${scenes:-data/digit_scenes$suffix}
 work=${work:-work_dirs/quickstart$suffix}
 logs=$work/logs
 configs=configs/quickstart
-num_train=600 num_val=100 epochs=20
+num_train=600 num_val=100 epochs=15
 pretrain_options=(randomness.seed="$seed")
 train_options=(randomness.seed="$seed")
 if [ -n "$smoke" ]; then
