@@ -35,6 +35,13 @@ def mlp_inputs(dtype=DOUBLE):
     return [draw(*shape, dtype=dtype) for shape in shapes], (1e-5,)
 
 
+def bottleneck_inputs(dtype=DOUBLE, dropout=0.0):
+    d, m = 5, 4
+    shapes = [(2, 3, d), (m, d), (m,), (d, m), (d,)]
+    keep = torch.rand(2, 3, m) >= dropout if dropout else None
+    return [draw(*shape, dtype=dtype) for shape in shapes], (keep, dropout)
+
+
 FUNCTIONS = {
     'low_rank_code': code_inputs,
     'window_attention': attention_inputs,
@@ -42,6 +49,10 @@ FUNCTIONS = {
         dtype, masked=False
     ),
     'norm_mlp': mlp_inputs,
+    'bottleneck': bottleneck_inputs,
+    'bottleneck, dropout': lambda dtype=DOUBLE: bottleneck_inputs(
+        dtype, dropout=0.25
+    ),
 }
 every = pytest.mark.parametrize('name', FUNCTIONS)
 
@@ -170,3 +181,9 @@ def test_what_is_kept():
     assert kept == qkv.numel()
     (x, *others), rest = mlp_inputs()
     assert saved_floats(functional.norm_mlp, [x, *others], rest) == x.numel()
+    (x, *others), rest = bottleneck_inputs()
+    kept = saved_floats(functional.bottleneck, [x, *others], rest)
+    assert kept == x.numel()
+    (x, *others), rest = bottleneck_inputs(dropout=0.25)
+    kept = saved_floats(functional.bottleneck, [x, *others], rest)
+    assert kept == x.numel() + 2 * 3 * 4  # and a byte a hidden number

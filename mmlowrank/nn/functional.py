@@ -9,7 +9,7 @@ elementary operations. It is the oracle of the tests, and computes the graph
 where a backward pass is itself differentiated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -240,49 +240,128 @@ class _NormMLP(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm_weight, norm_bias, weight1, bias1, weight2, _ = (
-            ctx.saved_tensors
-        )
+        x, norm_weight, norm_bias, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
             inputs = (*ctx.saved_tensors, ctx.eps)
             return _through_twin(norm_mlp_plain, ctx, inputs, grad)
-        need_x, *need_norm, need_w1, need_b1, need_w2, need_b2, _ = (
-            ctx.needs_input_grad
-        )
         wide = x.to(norm_weight.dtype)
         y, mean, rstd = torch.native_layer_norm(
             wide, x.shape[-1:], norm_weight, norm_bias, ctx.eps
         )
-        y = y.to(weight1.dtype).view(-1, x.shape[-1])
-        grad = grad.reshape(y.shape)
-        h = F.linear(y, weight1, bias1)
-        grad_w2 = grad.t() @ F.gelu(h) if need_w2 else None
-        grad_b2 = grad.sum(0) if need_b2 else None
-        grad_h = torch.ops.aten.gelu_backward(grad @ weight2, h)
-        del h
-        grad_w1 = grad_h.t() @ y if need_w1 else None
-        grad_b1 = grad_h.sum(0) if need_b1 else None
-        grads = torch.ops.aten.native_layer_norm_backward(
-            (grad_h @ weight1).to(wide.dtype).view(wide.shape),
+        y = y.to(weights[0].dtype).view(-1, x.shape[-1])
+        needs = (True, *ctx.needs_input_grad[3:7])
+        grad_y, *grads_mlp = _mlp_gradients(needs, grad, y, weights)
+        grad_x, *grads_norm = torch.ops.aten.native_layer_norm_backward(
+            grad_y.to(wide.dtype).view(wide.shape),
             wide,
             x.shape[-1:],
             mean,
             rstd,
             norm_weight,
             norm_bias,
-            [need_x, *need_norm],
+            ctx.needs_input_grad[:3],
         )
-        grad_x = grads[0].to(x.dtype) if need_x else None
-        return (
-            grad_x,
-            grads[1] if need_norm[0] else None,
-            grads[2] if need_norm[1] else None,
-            grad_w1,
-            grad_b1,
-            grad_w2,
-            grad_b2,
-            None,
+        grad_x = None if grad_x is None else grad_x.to(x.dtype)
+        return grad_x, *grads_norm, *grads_mlp, None
+
+
+def bottleneck_plain(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    keep: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return what :func:`bottleneck` returns, under autograd."""
+    hidden = F.gelu(F.linear(x, weight1, bias1))
+    return F.linear(_drop(hidden, keep, dropout), weight2, bias2)
+
+
+def bottleneck(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    keep: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return ``dropout(GELU(x W1^T + b1)) W2^T + b2``, a dense adapter.
+
+    Saves x and, with dropout, one byte for each hidden number; rebuilds the
+    hidden vector, of which autograd would keep three versions.
+
+    Args:
+        x: (..., d).
+        weight1: (m, d).
+        bias1: (m,).
+        weight2: (d, m).
+        bias2: (d,).
+        keep: (..., m) of bool, what dropout leaves; None without dropout.
+        dropout: The rate that ``keep`` was drawn with.
+
+    Returns:
+        (..., d). Under autocast everything is in the autocast type.
+    """
+    tensors = _autocast(x, weight1, bias1, weight2, bias2)
+    return _Bottleneck.apply(*tensors, keep, dropout)
+
+
+class _Bottleneck(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, ctx.dropout = inputs
+        ctx.save_for_backward(*tensors)
+        return bottleneck_plain(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights, keep = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = (*ctx.saved_tensors, ctx.dropout)
+            return _through_twin(bottleneck_plain, ctx, inputs, grad)
+        rows = x.reshape(-1, x.shape[-1])
+        keep = None if keep is None else keep.view(len(rows), -1)
+        needs = ctx.needs_input_grad[:5]
+        grad_rows, *grads = _mlp_gradients(
+            needs, grad, rows, weights, keep, ctx.dropout
         )
+        grad_x = None if grad_rows is None else grad_rows.view(x.shape)
+        return grad_x, *grads, None, None
+
+
+def _mlp_gradients(
+    needs: Sequence[bool],
+    grad: Tensor,
+    y: Tensor,
+    weights: Sequence[Tensor],
+    keep: Tensor | None = None,
+    dropout: float = 0.0,
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of y (rows, d) and of the four ``weights``."""
+    need_y, need_w1, need_b1, need_w2, need_b2 = needs
+    weight1, bias1, weight2, _ = weights
+    grad = grad.reshape(len(y), -1)
+    grad_b2 = grad.sum(0) if need_b2 else None
+    h = F.linear(y, weight1, bias1)
+    grad_w2 = None
+    if need_w2:
+        grad_w2 = grad.t() @ _drop(F.gelu(h), keep, dropout)
+    if not (need_y or need_w1 or need_b1):
+        return None, None, None, grad_w2, grad_b2
+    grad_h = _drop(grad @ weight2, keep, dropout)
+    grad_h = torch.ops.aten.gelu_backward(grad_h, h)
+    grad_w1 = grad_h.t() @ y if need_w1 else None
+    grad_b1 = grad_h.sum(0) if need_b1 else None
+    grad_y = grad_h @ weight1 if need_y else None
+    return grad_y, grad_w1, grad_b1, grad_w2, grad_b2
+
+
+def _drop(hidden: Tensor, keep: Tensor | None, dropout: float) -> Tensor:
+    """Zero what is not kept and scale the rest, as ``nn.Dropout`` does."""
+    return hidden if keep is None else hidden * keep / (1 - dropout)
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
