@@ -56,13 +56,13 @@ def _make_lean(block: Block) -> None:
     if hasattr(block.attention, 'relative_position_bias_table'):
         lean = _LeanAttention(block.attention)
         block.attention.forward = lean.forward
-    if block.width <= _WIDEST_REBUILT_MLP and _is_plain(block.mlp):
+    if block.width <= _WIDEST_REBUILT_MLP and is_plain(block.mlp):
         lean = _LeanMLP(block.norms['ffn'], block.mlp)
         block.norms['ffn'].forward = lean.norm
         block.mlp.forward = lean.mlp
 
 
-def _is_plain(mlp: nn.Sequential) -> bool:
+def is_plain(mlp: nn.Sequential) -> bool:
     """Whether the layers are Linear, GELU, Linear, with dropouts."""
     flat = [m for m in mlp.modules() if not list(m.children())]
     kinds = [type(m) for m in flat if not isinstance(m, nn.Dropout)]
@@ -75,7 +75,7 @@ def _is_plain(mlp: nn.Sequential) -> bool:
     )
 
 
-def _drops(module: nn.Module) -> bool:
+def drops(module: nn.Module) -> bool:
     return any(
         m.training and m.p > 0
         for m in module.modules()
@@ -91,7 +91,7 @@ class _LeanAttention:
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         own = self.attention
-        if not torch.is_grad_enabled() or _drops(own):
+        if not torch.is_grad_enabled() or drops(own):
             return type(own).forward(own, x, mask)
         tokens = x.shape[1]
         index = own.relative_position_index.flatten()
@@ -116,7 +116,7 @@ class _LeanMLP:
         self.fused = False
 
     def norm(self, x: Tensor) -> Tensor:
-        self.fused = torch.is_grad_enabled() and not _drops(self.layers)
+        self.fused = torch.is_grad_enabled() and not drops(self.layers)
         if self.fused:
             return x
         return type(self.norm_module).forward(self.norm_module, x)
