@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# oneDNN's product with bias and activation in one pass. PyTorch has no public
-# name for it in float32; its own compiler calls it for frozen weights. On CPUs
-# that MKL does not know well it is twice as fast as ``F.linear``.
+# oneDNN's product. PyTorch has no public name for it in float32; its own
+# compiler calls it for frozen weights. On CPUs that MKL, behind ``F.linear``,
+# does not know well it is twice as fast.
 _FUSED = (
     getattr(torch.ops.mkldnn, '_linear_pointwise', None)
     if torch.backends.mkldnn.is_available()
@@ -23,15 +23,12 @@ _FUSED = (
 )
 
 
-def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False
-) -> Tensor:
-    """Return ``x W^T + b`` or its GELU: (..., d) -> (..., m)."""
-    if _FUSED is not None and x.dtype == weight.dtype == torch.float32:
-        activation = ('gelu', [], 'none') if gelu else ('none', [], '')
-        return _FUSED(x, weight, bias, *activation)
-    out = F.linear(x, weight, bias)
-    return F.gelu(out) if gelu else out
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``x W^T + b`` without a graph: (..., d) -> (..., m)."""
+    single = x.dtype == weight.dtype == torch.float32
+    if _FUSED is not None and x.is_cpu and single:
+        return _FUSED(x, weight, bias, 'none', [], '')
+    return F.linear(x, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -152,5 +149,5 @@ def window_attention(
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=term.unsqueeze(0), scale=scale
         )
-        outs.append(out.transpose(1, 2).reshape(-1, tokens, out.shape[1] * out.shape[3]))
+        outs.append(out.transpose(1, 2).flatten(2))
     return outs[0] if len(outs) == 1 else torch.cat(outs)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..nn import graph_free
 from .anatomy import Block, swin_stages
 from .base import Tuner
-from .lean import drops, is_plain
+from .lean import drops, is_plain, make_merging_fast
 
 
 class FrozenTrunk(Tuner):
@@ -54,6 +54,8 @@ def make_fast(backbone: nn.Module) -> None:
     for stage in stages:
         for block in stage.blocks:
             _make_fast(block)
+        if stage.downsample is not None:
+            make_merging_fast(stage.downsample, always=True)
 
 
 def _make_fast(block: Block) -> None:
@@ -121,5 +123,6 @@ class _FastMLP:
         first, second = (
             m for m in self.layers.modules() if isinstance(m, nn.Linear)
         )
-        hidden = graph_free.linear(x, first.weight, first.bias, gelu=True)
+        hidden = graph_free.linear(x, first.weight, first.bias)
+        torch.ops.aten.gelu_(hidden)
         return graph_free.linear(hidden, second.weight, second.bias)
