@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from mmlowrank.nn import functional
+from mmlowrank.nn import attention, functional
 
 DOUBLE = torch.float64
 
@@ -35,23 +36,39 @@ def mlp_inputs(dtype=DOUBLE):
     return [draw(*shape, dtype=dtype) for shape in shapes], (1e-5,)
 
 
+def bottleneck_inputs(dtype=DOUBLE, dropout=0.0):
+    d, m = 5, 4
+    shapes = [(2, 3, d), (m, d), (m,), (d, m), (d,)]
+    keep = torch.rand(2, 3, m) >= dropout if dropout else None
+    return [draw(*shape, dtype=dtype) for shape in shapes], (keep, dropout)
+
+
+def dense_inputs(dtype=DOUBLE, bias=True):
+    shapes = [(2, 3, 5), (4, 5), (4,)][: 2 + bias]
+    return [draw(*shape, dtype=dtype) for shape in shapes], ()
+
+
 FUNCTIONS = {
+    'dense': dense_inputs,
+    'dense, no bias': lambda dtype=DOUBLE: dense_inputs(dtype, bias=False),
     'low_rank_code': code_inputs,
     'window_attention': attention_inputs,
     'window_attention, no mask': lambda dtype=DOUBLE: attention_inputs(
         dtype, masked=False
     ),
     'norm_mlp': mlp_inputs,
+    'bottleneck': bottleneck_inputs,
+    'bottleneck, dropout': lambda dtype=DOUBLE: bottleneck_inputs(
+        dtype, dropout=0.25
+    ),
 }
 every = pytest.mark.parametrize('name', FUNCTIONS)
 
 
 def pair(name):
     name = name.split(',')[0]
-    return (
-        getattr(functional, name),
-        getattr(functional, f'{name}_plain'),
-    )
+    module = attention if name == 'window_attention' else functional
+    return getattr(module, name), getattr(module, f'{name}_plain', F.linear)
 
 
 @every
@@ -160,13 +177,24 @@ def saved_floats(function, inputs, rest):
 
 
 def test_what_is_kept():
+    (x, weight, bias), _ = dense_inputs()
+    kept = saved_floats(functional.dense, [x, weight, bias], ())
+    assert kept == x.numel()
+    frozen = [x, weight.detach(), bias.detach()]
+    assert saved_floats(functional.dense, frozen, ()) == 0
     (x, *others), rest = code_inputs()
     kept = saved_floats(functional.low_rank_code, [x, *others], rest)
     assert kept == x.numel() + 2 * 3 * 3  # x, and x a of rank 3
     (qkv, bias), (_, heads, scale) = attention_inputs()
     kept = saved_floats(
-        functional.window_attention, [qkv, bias], (None, heads, scale)
+        attention.window_attention, [qkv, bias], (None, heads, scale)
     )
     assert kept == qkv.numel()
     (x, *others), rest = mlp_inputs()
     assert saved_floats(functional.norm_mlp, [x, *others], rest) == x.numel()
+    (x, *others), rest = bottleneck_inputs()
+    kept = saved_floats(functional.bottleneck, [x, *others], rest)
+    assert kept == x.numel()
+    (x, *others), rest = bottleneck_inputs(dropout=0.25)
+    kept = saved_floats(functional.bottleneck, [x, *others], rest)
+    assert kept == x.numel() + 2 * 3 * 4  # and a byte a hidden number

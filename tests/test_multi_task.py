@@ -117,3 +117,5 @@ def test_unknown_task_and_no_task_are_refused():
         joined('mmdet', {'a': dict(rank=4)}).load_task('b', 'x.pth')
     with pytest.raises(ValueError, match='at least one'):
         joined('mmdet', {})
+    with pytest.raises(ValueError, match="trunk='fast' or trunk='stock'"):
+        joined('mmdet', {'a': dict(rank=4), 'b': dict(trunk='stock', rank=4)})

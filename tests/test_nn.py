@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmlowrank.nn import Adapter, LoRand
+from mmlowrank.analysis.measuring import saved_for_backward
+from mmlowrank.nn import Adapter, AdaptFormer, LoRand
 
 DOUBLE = torch.float64
 
@@ -154,6 +155,44 @@ def test_adapter_drops_the_hidden_vector_in_training_only():
     assert torch.equal(layer(x), layer(x))
 
 
-def test_adapter_refuses_nonsense():
-    with pytest.raises(ValueError, match='mid_channels >= 1'):
-        Adapter(32, 0)
+@pytest.mark.parametrize('layer_type', [Adapter, AdaptFormer])
+def test_hidden_dropout_zeroes_its_share_and_scales_the_rest(layer_type):
+    """With U = 1 and a hidden vector of ones, an output counts them."""
+    torch.manual_seed(0)
+    mid, rate = 1000, 0.2
+    layer = layer_type(4, mid, hidden_dropout=rate)
+    with torch.no_grad():
+        layer.down.weight.zero_()
+        layer.down.bias.fill_(100.0)  # GELU(100) is 100 in float32
+        layer.up.weight.fill_(0.01)
+    counts = layer(torch.zeros(50, 4)) * (1 - rate)
+    counts = counts / getattr(layer, 'scale', 1.0)
+    assert torch.equal(counts.round(), counts.round()[:, :1].expand(-1, 4))
+    torch.testing.assert_close(counts, counts.round(), rtol=0, atol=1e-2)
+    # 50 000 draws: three standard deviations are 0.54 % of them.
+    assert abs(counts.mean() / mid - (1 - rate)) < 0.0054
+
+
+@pytest.mark.parametrize('layer_type', [Adapter, AdaptFormer])
+@pytest.mark.parametrize('rate', [0.0, 0.1])
+def test_bottlenecks_keep_their_input_and_a_byte_mask(layer_type, rate):
+    layer = layer_type(32, 16, hidden_dropout=rate)
+    x = torch.randn(2, 7, 32, requires_grad=True)
+    with saved_for_backward(layer) as saved:
+        layer(x)
+    mask = 2 * 7 * 16 if rate else 0
+    assert sum(saved.values()) == 4 * x.numel() + mask
+
+
+@pytest.mark.parametrize('layer_type', [Adapter, AdaptFormer])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(mid_channels=0), 'mid_channels >= 1, got 0'),
+        (dict(mid_channels=4, hidden_dropout=1.0), 'hidden_dropout < 1'),
+        (dict(mid_channels=4, hidden_dropout=-0.1), '0 <= hidden_dropout'),
+    ],
+)
+def test_bottlenecks_refuse_nonsense(layer_type, arguments, message):
+    with pytest.raises(ValueError, match=f'{layer_type.__name__}.*{message}'):
+        layer_type(32, **arguments)

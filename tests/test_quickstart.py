@@ -134,6 +134,28 @@ def test_the_end_shows_table_and_files(work):
             assert (ROOT / line.split()[0]).exists()
 
 
+def test_the_comparison_goes_on_from_there(work):
+    """FIXED's Mask R-CNN is the quickstart's; E3VA and UPerNet are new."""
+    tool = ROOT / 'tools/analysis_tools/compare_methods.sh'
+    done = subprocess.run(
+        ['bash', tool, '--smoke', '--work-dir', work],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f'done before (remove {work}/fixed to repeat' in done.stdout
+    rows = (work / 'compare_methods.md').read_text().splitlines()[4:6]
+    cells = [[cell.strip() for cell in row.split('|')[1:-1]] for row in rows]
+    assert [row[:3] for row in cells] == [
+        ['FIXED', '0', '0.00'],
+        ['E3VA', '96,000', '4.21'],
+    ]
+    assert float(cells[0][3]) == 0 < float(cells[1][3])
+    assert cv2.imread(str(work / 'compare_methods.png')).std() > 10
+
+
 def test_detectors_start_from_the_pretrained_swin(work, monkeypatch):
     """The stock load is not strict and says nothing: compare tensors."""
     path = work / 'pretrain' / 'epoch_1.pth'

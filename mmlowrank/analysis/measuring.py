@@ -163,6 +163,14 @@ def saved_for_backward(module: nn.Module) -> Iterator[dict[int, int]]:
         yield saved
 
 
+def saved_bytes(backbone: nn.Module, images: Tensor) -> int:
+    """Return the bytes that one forward pass keeps; see Measurement."""
+    with saved_for_backward(backbone) as saved:
+        outputs = backbone(images)
+    del outputs
+    return sum(saved.values())
+
+
 def measure(
     backbones: dict[str, nn.Module],
     images: Tensor,
@@ -181,16 +189,13 @@ def measure(
     for name, backbone in backbones.items():
         progress(f'{name}: bytes')
         backbone.train()
-        with saved_for_backward(backbone) as saved:
-            outputs = backbone(images)
         results[name] = Measurement(
             method=name,
             trainable=sum(
                 p.numel() for p in backbone.parameters() if p.requires_grad
             ),
-            saved_bytes=sum(saved.values()),
+            saved_bytes=saved_bytes(backbone, images),
         )
-        del outputs
     for turn in range(repeats + 1):
         for name, backbone in backbones.items():
             progress(f'{name}: pass {turn} of {repeats}')

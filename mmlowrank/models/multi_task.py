@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..registry import MODELS
 from ..tuners import CHILD, E3VA
+from ..tuners.frozen import make_fast
 from .tuned_backbone import build_stock
 
 
@@ -60,7 +61,7 @@ class MultiTaskE3VA(nn.Module):
             trained with them.
 
     Raises:
-        ValueError: If there is no task.
+        ValueError: If there is no task, or they disagree on the trunk.
     """
 
     def __init__(self, backbone: dict, tasks: dict[str, dict]) -> None:
@@ -70,12 +71,22 @@ class MultiTaskE3VA(nn.Module):
         self.trunk = build_stock(backbone).requires_grad_(False)
         self._stage_inputs: dict[str, Tensor] = {}
         self._trunk_from: str | None = None
-        self.tasks = nn.ModuleDict()
-        checkpoints = {}
+        checkpoints, tuners = {}, {}
         for name, options in tasks.items():
             options = dict(options)
             checkpoints[name] = options.pop('checkpoint', None)
-            self.tasks[name] = _Task(E3VA(**options), self.trunk)
+            tuners[name] = E3VA(**options)
+        kinds = {tuner.trunk for tuner in tuners.values()}
+        if len(kinds) > 1:
+            raise ValueError(
+                'the tasks share one trunk, so they must agree on '
+                f'trunk={" or trunk=".join(map(repr, sorted(kinds)))}'
+            )
+        if 'fast' in kinds:
+            make_fast(self.trunk)
+        self.tasks = nn.ModuleDict(
+            {name: _Task(tuner, self.trunk) for name, tuner in tuners.items()}
+        )
         for norm in next(iter(self.tasks.values())).norms:
             self.trunk.get_submodule(norm).register_forward_pre_hook(
                 partial(self._read, norm)

@@ -9,11 +9,72 @@ the LoRand and E3VA authors' public code; U starts at zero, so the adapter
 starts as the identity.
 """
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
+from .functional import bottleneck
 
-class Adapter(nn.Module):
+
+class Bottleneck(nn.Module):
+    """The branch U(dropout(GELU(D x))), zero at the start.
+
+    Args:
+        embed_dims: Width of the tokens.
+        mid_channels: Width of the bottleneck.
+        hidden_dropout: Dropout rate of the hidden vector.
+
+    Raises:
+        ValueError: If ``mid_channels`` is below one, or ``hidden_dropout``
+            not in [0, 1).
+    """
+
+    def __init__(
+        self, embed_dims: int, mid_channels: int, hidden_dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        if mid_channels < 1:
+            raise ValueError(
+                f'{type(self).__name__} needs mid_channels >= 1, got '
+                f'{mid_channels}'
+            )
+        if not 0 <= hidden_dropout < 1:
+            raise ValueError(
+                f'{type(self).__name__} needs 0 <= hidden_dropout < 1, got '
+                f'{hidden_dropout}'
+            )
+        self.down = nn.Linear(embed_dims, mid_channels)
+        self.up = nn.Linear(mid_channels, embed_dims)
+        self.hidden_dropout = hidden_dropout
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw D as ``nn.Linear`` does, zero U."""
+        self.down.reset_parameters()
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the branch: (..., embed_dims) -> (..., embed_dims)."""
+        keep = None
+        if self.training and self.hidden_dropout:
+            shape = (*x.shape[:-1], self.down.out_features)
+            keep = torch.empty(shape, dtype=torch.bool, device=x.device)
+            keep.bernoulli_(1 - self.hidden_dropout)
+        return bottleneck(
+            x,
+            self.down.weight,
+            self.down.bias,
+            self.up.weight,
+            self.up.bias,
+            keep,
+            self.hidden_dropout,
+        )
+
+    def extra_repr(self) -> str:
+        return f'hidden_dropout={self.hidden_dropout}'
+
+
+class Adapter(Bottleneck):
     """A bottleneck adapter with an inner skip.
 
     Args:
@@ -23,7 +84,7 @@ class Adapter(nn.Module):
         hidden_dropout: Dropout rate of the hidden vector.
 
     Raises:
-        ValueError: If ``mid_channels`` is below one.
+        ValueError: See :class:`Bottleneck`.
     """
 
     def __init__(
@@ -32,24 +93,9 @@ class Adapter(nn.Module):
         mid_channels: int | None = None,
         hidden_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        mid_channels = (
-            embed_dims // 2 if mid_channels is None else mid_channels
-        )
-        if mid_channels < 1:
-            raise ValueError(
-                f'Adapter needs mid_channels >= 1, got {mid_channels}'
-            )
-        self.down = nn.Linear(embed_dims, mid_channels)
-        self.up = nn.Linear(mid_channels, embed_dims)
-        self.dropout = nn.Dropout(hidden_dropout)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw D as ``nn.Linear`` does, zero U."""
-        self.down.reset_parameters()
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        if mid_channels is None:
+            mid_channels = embed_dims // 2
+        super().__init__(embed_dims, mid_channels, hidden_dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Adapt tokens.
@@ -60,4 +106,4 @@ class Adapter(nn.Module):
         Returns:
             (..., embed_dims).
         """
-        return x + self.up(self.dropout(F.gelu(self.down(x))))
+        return x + super().forward(x)

@@ -8,11 +8,12 @@ GELU instead of the original's ReLU, as the E3VA authors' later public code
 has it. U and both biases start at zero.
 """
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .adapter import Bottleneck
 
-class AdaptFormer(nn.Module):
+
+class AdaptFormer(Bottleneck):
     """The branch s * U(dropout(GELU(D x))).
 
     Args:
@@ -22,7 +23,7 @@ class AdaptFormer(nn.Module):
         hidden_dropout: Dropout rate of the hidden vector.
 
     Raises:
-        ValueError: If ``mid_channels`` is below one.
+        ValueError: See :class:`Bottleneck`.
     """
 
     def __init__(
@@ -32,24 +33,14 @@ class AdaptFormer(nn.Module):
         scale: float = 0.1,
         hidden_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        if mid_channels < 1:
-            raise ValueError(
-                f'AdaptFormer needs mid_channels >= 1, got {mid_channels}'
-            )
+        super().__init__(embed_dims, mid_channels, hidden_dropout)
         self.scale = scale
-        self.down = nn.Linear(embed_dims, mid_channels)
-        self.up = nn.Linear(mid_channels, embed_dims)
-        self.dropout = nn.Dropout(hidden_dropout)
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw D as ``nn.Linear`` does; zero U and the biases."""
-        self.down.reset_parameters()
-        for tensor in (self.down.bias, self.up.weight, self.up.bias):
-            nn.init.zeros_(tensor)
+        super().reset_parameters()
+        nn.init.zeros_(self.down.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the branch: (..., embed_dims) -> (..., embed_dims)."""
-        hidden = self.dropout(F.gelu(self.down(x)))
-        return self.scale * self.up(hidden)
+        return self.scale * super().forward(x)

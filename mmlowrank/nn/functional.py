@@ -9,12 +9,15 @@ elementary operations. It is the oracle of the tests, and computes the graph
 where a backward pass is itself differentiated.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .autograd import autocast, through_twin
+from .graph_free import linear
 
 
 def low_rank_code_plain(
@@ -43,7 +46,7 @@ def low_rank_code(
     Returns:
         (..., s). Under autocast everything is in the autocast type.
     """
-    return _LowRankCode.apply(*_autocast(x, a, b, bias, c))
+    return _LowRankCode.apply(*autocast(x, a, b, bias, c))
 
 
 class _LowRankCode(torch.autograd.Function):
@@ -52,8 +55,9 @@ class _LowRankCode(torch.autograd.Function):
         ctx: Any, x: Tensor, a: Tensor, b: Tensor, bias: Tensor, c: Tensor
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        z = rows @ a
-        code = F.gelu(torch.addmm(bias, z, b)) @ c
+        z = linear(rows, a.t())
+        hidden = torch.ops.aten.gelu_(linear(z, b.t(), bias))
+        code = linear(hidden, c.t())
         ctx.save_for_backward(x, z, a, b, bias, c)
         return code.view(*x.shape[:-1], c.shape[1])
 
@@ -61,125 +65,28 @@ class _LowRankCode(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, z, a, b, bias, c = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _through_twin(
+            return through_twin(
                 low_rank_code_plain, ctx, (x, a, b, bias, c), grad
             )
         need_x, need_a, need_b, need_bias, need_c = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])
-        h = torch.addmm(bias, z, b)
-        grad_c = F.gelu(h).t() @ grad if need_c else None
+        h = linear(z, b.t(), bias)
+        # The narrow side of a product over tokens comes first: faster.
+        grad_c = linear(grad.t(), F.gelu(h).t()).t() if need_c else None
         grad_x = grad_a = grad_b = grad_bias = None
         if need_x or need_a or need_b or need_bias:
-            grad_h = torch.ops.aten.gelu_backward(grad @ c.t(), h)
+            grad_h = torch.ops.aten.gelu_backward(linear(grad, c), h)
+            del h
             grad_bias = grad_h.sum(0) if need_bias else None
-            grad_b = z.t() @ grad_h if need_b else None
+            grad_b = linear(z.t(), grad_h.t()) if need_b else None
             if need_x or need_a:
-                grad_z = grad_h @ b.t()
+                grad_z = linear(grad_h, b)
                 if need_a:
-                    grad_a = x.reshape(-1, x.shape[-1]).t() @ grad_z
+                    rows = x.reshape(-1, x.shape[-1])
+                    grad_a = linear(grad_z.t(), rows.t()).t()
                 if need_x:
-                    grad_x = (grad_z @ a.t()).view(x.shape)
+                    grad_x = linear(grad_z, a).view(x.shape)
         return grad_x, grad_a, grad_b, grad_bias, grad_c
-
-
-def window_attention_plain(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, heads: int, scale: float
-) -> Tensor:
-    """Return what :func:`window_attention` returns, under autograd."""
-    q, k, v = _heads_of(qkv, heads)
-    weights = _attention_weights(q, k, bias, mask, scale)
-    out = weights.to(v.dtype) @ v
-    return out.transpose(1, 2).reshape(*qkv.shape[:2], -1)
-
-
-def window_attention(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, heads: int, scale: float
-) -> Tensor:
-    """Return softmax(scale q k^T + bias + mask) v in windows.
-
-    Swin Transformer (ICCV 2021), equation 4. Saves ``qkv`` only; rebuilds
-    the scaled queries and the softmax, which autograd would keep. Bias and
-    mask are broadcast, never repeated per window and head.
-
-    Args:
-        qkv: (windows, tokens, 3 * width), windows of an image together.
-        bias: (heads, tokens, tokens).
-        mask: (windows of an image, tokens, tokens), or None.
-        heads: Number of heads; divides the width.
-        scale: Factor of the scores.
-
-    Returns:
-        (windows, tokens, width) in the type of ``qkv``.
-    """
-    (qkv,) = _autocast(qkv)
-    return _WindowAttention.apply(qkv, bias, mask, heads, scale)
-
-
-class _WindowAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        qkv: Tensor,
-        bias: Tensor,
-        mask: Tensor | None,
-        heads: int,
-        scale: float,
-    ) -> Tensor:
-        ctx.save_for_backward(qkv, bias, mask)
-        ctx.heads, ctx.scale = heads, scale
-        return window_attention_plain(qkv, bias, mask, heads, scale)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, bias, mask = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            inputs = (qkv, bias, mask, ctx.heads, ctx.scale)
-            return _through_twin(window_attention_plain, ctx, inputs, grad)
-        q, k, v = _heads_of(qkv, ctx.heads)
-        weights = _attention_weights(q, k, bias, mask, ctx.scale)
-        grad = grad.view(*grad.shape[:2], ctx.heads, -1).transpose(1, 2)
-        grad_scores = torch.ops.aten._softmax_backward_data(
-            (grad @ v.mT).to(weights.dtype), weights, -1, weights.dtype
-        )
-        grad_bias = grad_scores.sum(0) if ctx.needs_input_grad[1] else None
-        if not ctx.needs_input_grad[0]:
-            return None, grad_bias, None, None, None
-        grad_qkv = torch.empty_like(qkv)
-        grad_q, grad_k, grad_v = _heads_of(grad_qkv, ctx.heads)
-        grad_scores = grad_scores.to(q.dtype)
-        grad_q.copy_((grad_scores @ k).mul_(ctx.scale))
-        grad_k.copy_((grad_scores.mT @ q).mul_(ctx.scale))
-        grad_v.copy_(weights.to(v.dtype).mT @ grad)
-        return grad_qkv, grad_bias, None, None, None
-
-
-def _heads_of(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
-    """Return views q, k, v: each (windows, heads, tokens, width / heads)."""
-    windows, tokens, _ = qkv.shape
-    parts = qkv.view(windows, tokens, 3, heads, -1)
-    return parts.permute(2, 0, 3, 1, 4).unbind(0)
-
-
-def _attention_weights(
-    q: Tensor, k: Tensor, bias: Tensor, mask: Tensor | None, scale: float
-) -> Tensor:
-    """Return the softmax: (windows, heads, tokens, tokens).
-
-    In float32 where the bias is, as autocast has it. The order of the
-    operations is that of the stock modules, so that the values are too.
-    """
-    scores = _add((q * scale) @ k.mT, bias)
-    if mask is not None:
-        images = scores.unflatten(0, (-1, mask.shape[0]))
-        scores = _add(images, mask.unsqueeze(1)).flatten(0, 1)
-    return torch.softmax(scores, -1)
-
-
-def _add(scores: Tensor, term: Tensor) -> Tensor:
-    """Add in place, but never round a float32 term to a half type."""
-    if scores.dtype == term.dtype:
-        return scores.add_(term)
-    return scores + term
 
 
 def norm_mlp_plain(
@@ -193,10 +100,8 @@ def norm_mlp_plain(
     eps: float,
 ) -> Tensor:
     """Return what :func:`norm_mlp` returns, under autograd."""
-    wide = x.to(norm_weight.dtype)
-    y = F.layer_norm(wide, x.shape[-1:], norm_weight, norm_bias, eps)
-    hidden = F.gelu(F.linear(y.to(weight1.dtype), weight1, bias1))
-    return F.linear(hidden, weight2, bias2)
+    y = _norm(x, norm_weight, norm_bias, eps).to(weight1.dtype)
+    return _mlp(F.linear, y, weight1, bias1, weight2, bias2)
 
 
 def norm_mlp(
@@ -227,7 +132,7 @@ def norm_mlp(
     Returns:
         (..., d). Under autocast the products are in the autocast type.
     """
-    products = _autocast(weight1, bias1, weight2, bias2)
+    products = autocast(weight1, bias1, weight2, bias2)
     return _NormMLP.apply(x, norm_weight, norm_bias, *products, eps)
 
 
@@ -236,79 +141,179 @@ class _NormMLP(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         *tensors, ctx.eps = inputs
         ctx.save_for_backward(*tensors)
-        return norm_mlp_plain(*inputs)
+        x, norm_weight, norm_bias, *weights = tensors
+        y = _norm(x, norm_weight, norm_bias, ctx.eps).to(weights[0].dtype)
+        return _mlp(linear, y, *weights)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm_weight, norm_bias, weight1, bias1, weight2, _ = (
-            ctx.saved_tensors
-        )
+        x, norm_weight, norm_bias, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
             inputs = (*ctx.saved_tensors, ctx.eps)
-            return _through_twin(norm_mlp_plain, ctx, inputs, grad)
-        need_x, *need_norm, need_w1, need_b1, need_w2, need_b2, _ = (
-            ctx.needs_input_grad
-        )
+            return through_twin(norm_mlp_plain, ctx, inputs, grad)
         wide = x.to(norm_weight.dtype)
         y, mean, rstd = torch.native_layer_norm(
             wide, x.shape[-1:], norm_weight, norm_bias, ctx.eps
         )
-        y = y.to(weight1.dtype).view(-1, x.shape[-1])
-        grad = grad.reshape(y.shape)
-        h = F.linear(y, weight1, bias1)
-        grad_w2 = grad.t() @ F.gelu(h) if need_w2 else None
-        grad_b2 = grad.sum(0) if need_b2 else None
-        grad_h = torch.ops.aten.gelu_backward(grad @ weight2, h)
-        del h
-        grad_w1 = grad_h.t() @ y if need_w1 else None
-        grad_b1 = grad_h.sum(0) if need_b1 else None
-        grads = torch.ops.aten.native_layer_norm_backward(
-            (grad_h @ weight1).to(wide.dtype).view(wide.shape),
+        y = y.to(weights[0].dtype).view(-1, x.shape[-1])
+        needs = (True, *ctx.needs_input_grad[3:7])
+        grad_y, *grads_mlp = _mlp_gradients(needs, grad, y, weights)
+        grad_x, *grads_norm = torch.ops.aten.native_layer_norm_backward(
+            grad_y.to(wide.dtype).view(wide.shape),
             wide,
             x.shape[-1:],
             mean,
             rstd,
             norm_weight,
             norm_bias,
-            [need_x, *need_norm],
+            ctx.needs_input_grad[:3],
         )
-        grad_x = grads[0].to(x.dtype) if need_x else None
-        return (
-            grad_x,
-            grads[1] if need_norm[0] else None,
-            grads[2] if need_norm[1] else None,
-            grad_w1,
-            grad_b1,
-            grad_w2,
-            grad_b2,
-            None,
+        grad_x = None if grad_x is None else grad_x.to(x.dtype)
+        return grad_x, *grads_norm, *grads_mlp, None
+
+
+def bottleneck_plain(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    keep: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return what :func:`bottleneck` returns, under autograd."""
+    return _mlp(F.linear, x, weight1, bias1, weight2, bias2, keep, dropout)
+
+
+def bottleneck(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    keep: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Return ``dropout(GELU(x W1^T + b1)) W2^T + b2``, a dense adapter.
+
+    Saves x and, with dropout, one byte for each hidden number; rebuilds the
+    hidden vector, of which autograd would keep three versions.
+
+    Args:
+        x: (..., d).
+        weight1: (m, d).
+        bias1: (m,).
+        weight2: (d, m).
+        bias2: (d,).
+        keep: (..., m) of bool, what dropout leaves; None without dropout.
+        dropout: The rate that ``keep`` was drawn with.
+
+    Returns:
+        (..., d). Under autocast everything is in the autocast type.
+    """
+    tensors = autocast(x, weight1, bias1, weight2, bias2)
+    return _Bottleneck.apply(*tensors, keep, dropout)
+
+
+class _Bottleneck(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        *tensors, ctx.dropout = inputs
+        ctx.save_for_backward(*tensors)
+        return _mlp(linear, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights, keep = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = (*ctx.saved_tensors, ctx.dropout)
+            return through_twin(bottleneck_plain, ctx, inputs, grad)
+        rows = x.reshape(-1, x.shape[-1])
+        keep = None if keep is None else keep.view(len(rows), -1)
+        needs = ctx.needs_input_grad[:5]
+        grad_rows, *grads = _mlp_gradients(
+            needs, grad, rows, weights, keep, ctx.dropout
         )
+        grad_x = None if grad_rows is None else grad_rows.view(x.shape)
+        return grad_x, *grads, None, None
 
 
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Cast to the autocast type, as the elementary products would be."""
-    device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(tensor.to(dtype) for tensor in tensors)
+def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return ``F.linear(x, weight, bias)``, by the faster kernel.
+
+    Saves what ``F.linear`` does: x only where the weight wants a gradient.
+    """
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    return _Dense.apply(*autocast(*tensors), *[None] * (bias is None))
 
 
-def _through_twin(
-    twin: Callable[..., Tensor],
-    ctx: Any,
-    inputs: tuple[Any, ...],
+class _Dense(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor | None) -> Tensor:
+        x, weight, bias = inputs
+        wanted = x if weight.requires_grad else None
+        ctx.save_for_backward(wanted, weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        product = F.linear if torch.is_grad_enabled() else linear
+        rows = grad.reshape(-1, grad.shape[-1])
+        grad_x = product(grad, weight.t()) if need_x else None
+        grad_weight = None
+        if need_weight:
+            grad_weight = product(rows.t(), x.reshape(-1, x.shape[-1]).t())
+        return grad_x, grad_weight, rows.sum(0) if need_bias else None
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x.to(weight.dtype), x.shape[-1:], weight, bias, eps)
+
+
+def _mlp(
+    product: Callable[..., Tensor],
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    keep: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    hidden = F.gelu(product(x, weight1, bias1))
+    return product(_drop(hidden, keep, dropout), weight2, bias2)
+
+
+def _mlp_gradients(
+    needs: Sequence[bool],
     grad: Tensor,
+    y: Tensor,
+    weights: Sequence[Tensor],
+    keep: Tensor | None = None,
+    dropout: float = 0.0,
 ) -> tuple[Tensor | None, ...]:
-    """Differentiate the twin, so that the gradients have a graph."""
-    needed = [
-        value
-        for value, need in zip(inputs, ctx.needs_input_grad, strict=True)
-        if need
-    ]
-    grads = iter(
-        torch.autograd.grad(twin(*inputs), needed, grad, create_graph=True)
-    )
-    return tuple(
-        next(grads) if need else None for need in ctx.needs_input_grad
-    )
+    """Return the gradients of y (rows, d) and of the four ``weights``."""
+    need_y, need_w1, need_b1, need_w2, need_b2 = needs
+    weight1, bias1, weight2, _ = weights
+    grad = grad.reshape(len(y), -1)
+    grad_b2 = grad.sum(0) if need_b2 else None
+    h = linear(y, weight1, bias1)
+    grad_w2 = None
+    if need_w2:
+        grad_w2 = linear(grad.t(), _drop(F.gelu(h), keep, dropout).t())
+    if not (need_y or need_w1 or need_b1):
+        return None, None, None, grad_w2, grad_b2
+    grad_h = _drop(linear(grad, weight2.t()), keep, dropout)
+    grad_h = torch.ops.aten.gelu_backward(grad_h, h)
+    del h
+    grad_w1 = linear(grad_h.t(), y.t()) if need_w1 else None
+    grad_b1 = grad_h.sum(0) if need_b1 else None
+    grad_y = linear(grad_h, weight1.t()) if need_y else None
+    return grad_y, grad_w1, grad_b1, grad_w2, grad_b2
+
+
+def _drop(hidden: Tensor, keep: Tensor | None, dropout: float) -> Tensor:
+    """Zero what is not kept and scale the rest, as ``nn.Dropout`` does."""
+    return hidden if keep is None else hidden * keep / (1 - dropout)

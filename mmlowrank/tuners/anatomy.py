@@ -23,6 +23,8 @@ class Block:
             branch before stochastic depth, a forward hook after it.
         norms: Name of a residual branch -> the norm it starts with, which
             reads the residual stream.
+        windows: The attention in shifted windows, ``(tokens, size) ->
+            tokens``, with ``window_size`` and ``shift_size``.
         attention: The attention inside a window, ``(tokens, mask) ->
             tokens``, with ``qkv``, its fused projection.
         mlp: The layers of the MLP, without its norm and residual.
@@ -32,6 +34,7 @@ class Block:
     width: int
     branches: dict[str, nn.Module]
     norms: dict[str, nn.Module]
+    windows: nn.Module
     attention: nn.Module
     mlp: nn.Sequential
 
@@ -88,6 +91,7 @@ def _swin_block(block: nn.Module) -> Block:
         width=block.attn.w_msa.qkv.in_features,
         branches={'attn': block.attn.drop, 'ffn': block.ffn.dropout_layer},
         norms={'attn': block.norm1, 'ffn': block.norm2},
+        windows=block.attn,
         attention=block.attn.w_msa,
         mlp=block.ffn.layers,
     )

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from ..nn import e3va
 from ..registry import TUNERS
 from .anatomy import Stage, swin_stages
-from .base import CHILD, CannotMerge, Tuner
+from .base import CHILD, CannotMerge
+from .frozen import FrozenTrunk
 from .highway import Highway
 
 _OPTIONS = {
@@ -20,7 +21,7 @@ _OPTIONS = {
 
 
 @TUNERS.register_module()
-class E3VA(Tuner):
+class E3VA(FrozenTrunk):
     """Adapters on a highway beside the frozen trunk.
 
     The paper's E3VA, E3VA+ and E3VA++ have rank 8, 16 and 32. The highway
@@ -43,6 +44,7 @@ class E3VA(Tuner):
         stochastic_trunk: See :class:`Tuner`. The adapters read a branch
             after stochastic depth, so the highway drops what the trunk
             drops.
+        trunk: See :class:`FrozenTrunk`.
 
     Raises:
         ValueError: If an option is unknown.
@@ -58,8 +60,9 @@ class E3VA(Tuner):
         mid_channels: int | None = None,
         fpn_input: str = 'highway',
         stochastic_trunk: bool = False,
+        trunk: str = 'fast',
     ) -> None:
-        super().__init__(stochastic_trunk)
+        super().__init__(stochastic_trunk, trunk)
         self.structure = structure
         self.reduction = reduction
         self.adapter = adapter
@@ -75,6 +78,7 @@ class E3VA(Tuner):
         self.train_fpn_norms = train_fpn_norms
 
     def build(self, backbone: nn.Module) -> None:
+        super().build(backbone)
         self.highway = self.make_highway(backbone)
         if self.highway.merging is not None:
             backbone._register_load_state_dict_pre_hook(self._inherit)

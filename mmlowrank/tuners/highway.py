@@ -21,9 +21,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.functional import dense
 from .anatomy import Stage
 
 
@@ -108,7 +108,7 @@ class Highway(nn.Module):
             self.outputs[i] = self._stream
             return
         adapters = [a for block in self.stages[i] for a in block.values()]
-        added = F.linear(
+        added = dense(
             torch.cat(self._codes, -1),
             torch.cat([a.up_t for a in adapters]).t(),
             torch.stack([a.up_bias for a in adapters]).sum(0),

@@ -13,7 +13,7 @@ recorded. Values are those of the stock modules.
 import torch
 from torch import Tensor, nn
 
-from ..nn import functional
+from ..nn import attention, functional
 from .anatomy import Block, swin_stages
 from .base import Tuner
 
@@ -50,19 +50,37 @@ class ThroughTrunk(Tuner):
         for stage in swin_stages(backbone, needed_by=type(self).__name__):
             for block in stage.blocks:
                 _make_lean(block)
+            if stage.downsample is not None:
+                make_merging_fast(stage.downsample)
+
+
+def make_merging_fast(merging: nn.Module, always: bool = False) -> None:
+    """Replace what a patch merging computes with.
+
+    Args:
+        merging: Patch merging of a Swin.
+        always: Also while no gradients are recorded.
+    """
+    sampler = merging.sampler
+    if (sampler.kernel_size, sampler.stride) == ((2, 2), (2, 2)):
+        sampler.forward = _FastUnfold(sampler).forward
+    merging.reduction.forward = _FastLinear(merging.reduction, always).forward
 
 
 def _make_lean(block: Block) -> None:
+    for module in block.module.modules():
+        if type(module) is nn.Linear:
+            module.forward = _FastLinear(module).forward
     if hasattr(block.attention, 'relative_position_bias_table'):
         lean = _LeanAttention(block.attention)
         block.attention.forward = lean.forward
-    if block.width <= _WIDEST_REBUILT_MLP and _is_plain(block.mlp):
+    if block.width <= _WIDEST_REBUILT_MLP and is_plain(block.mlp):
         lean = _LeanMLP(block.norms['ffn'], block.mlp)
         block.norms['ffn'].forward = lean.norm
         block.mlp.forward = lean.mlp
 
 
-def _is_plain(mlp: nn.Sequential) -> bool:
+def is_plain(mlp: nn.Sequential) -> bool:
     """Whether the layers are Linear, GELU, Linear, with dropouts."""
     flat = [m for m in mlp.modules() if not list(m.children())]
     kinds = [type(m) for m in flat if not isinstance(m, nn.Dropout)]
@@ -75,7 +93,8 @@ def _is_plain(mlp: nn.Sequential) -> bool:
     )
 
 
-def _drops(module: nn.Module) -> bool:
+def drops(module: nn.Module) -> bool:
+    """Whether a dropout below ``module`` is active."""
     return any(
         m.training and m.p > 0
         for m in module.modules()
@@ -91,13 +110,13 @@ class _LeanAttention:
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         own = self.attention
-        if not torch.is_grad_enabled() or _drops(own):
+        if not torch.is_grad_enabled() or drops(own):
             return type(own).forward(own, x, mask)
         tokens = x.shape[1]
         index = own.relative_position_index.flatten()
         bias = own.relative_position_bias_table[index]
         bias = bias.view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
-        out = functional.window_attention(
+        out = attention.window_attention(
             own.qkv(x), bias, mask, own.num_heads, own.scale
         )
         return own.proj(out)
@@ -116,7 +135,7 @@ class _LeanMLP:
         self.fused = False
 
     def norm(self, x: Tensor) -> Tensor:
-        self.fused = torch.is_grad_enabled() and not _drops(self.layers)
+        self.fused = torch.is_grad_enabled() and not drops(self.layers)
         if self.fused:
             return x
         return type(self.norm_module).forward(self.norm_module, x)
@@ -138,3 +157,33 @@ class _LeanMLP:
             second.bias,
             norm.eps,
         )
+
+
+class _FastUnfold:
+    """``forward`` of an unfolding in patches of 2 x 2, the same numbers."""
+
+    def __init__(self, unfold: nn.Unfold) -> None:
+        self.unfold = unfold
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        if height % 2 or width % 2:
+            return type(self.unfold).forward(self.unfold, x)
+        patches = x.permute(0, 2, 3, 1).unflatten(2, (-1, 2))
+        patches = patches.unflatten(1, (-1, 2))
+        # unbind and stack, because both have cheap backward passes.
+        parts = [p for row in patches.unbind(2) for p in row.unbind(3)]
+        return torch.stack(parts, -1).flatten(3).flatten(1, 2).mT
+
+
+class _FastLinear:
+    """``forward`` of a linear layer."""
+
+    def __init__(self, layer: nn.Linear, always: bool = False) -> None:
+        self.layer = layer
+        self.always = always
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (torch.is_grad_enabled() or self.always):
+            return type(self.layer).forward(self.layer, x)
+        return functional.dense(x, self.layer.weight, self.layer.bias)

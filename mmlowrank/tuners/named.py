@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..registry import TUNERS
 from .anatomy import swin_stages
 from .base import Tuner
+from .frozen import FrozenTrunk
 from .lean import ThroughTrunk
 
 
@@ -62,7 +63,7 @@ class NormTuning(StockTuner, ThroughTrunk):
 
 
 @TUNERS.register_module()
-class Partial(StockTuner):
+class Partial(StockTuner, FrozenTrunk):
     """Train the last blocks (PARTIAL-1 of the E3VA paper is one block).
 
     A trained block behaves as in full tuning, stochastic depth included;
@@ -71,15 +72,19 @@ class Partial(StockTuner):
     Args:
         blocks: How many of the last blocks train.
         stochastic_trunk: See :class:`Tuner`.
+        trunk: See :class:`FrozenTrunk`.
 
     Raises:
         ValueError: If the backbone has fewer blocks.
     """
 
     def __init__(
-        self, blocks: int = 1, stochastic_trunk: bool = False
+        self,
+        blocks: int = 1,
+        stochastic_trunk: bool = False,
+        trunk: str = 'fast',
     ) -> None:
-        super().__init__(stochastic_trunk)
+        super().__init__(stochastic_trunk, trunk)
         self.blocks = blocks
 
     def trained_stock(self, backbone: nn.Module) -> set[str]:

@@ -1,0 +1,257 @@
+"""All methods on the digit scenes: configs, table and plot."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from ..registry import TUNERS
+from .counting import count_parameters
+from .measuring import saved_bytes
+from .run_results import read_config, read_metrics, seconds_per_iteration
+
+LEAVES = Path(__file__).resolve().parents[2] / 'configs' / 'quickstart'
+# The backbone of each method. Where a width can be chosen, it is the one
+# that trains about as many parameters as LoRand.
+METHODS = {
+    'FULL': dict(type='SwinFull'),
+    'FIXED': dict(type='SwinFixed'),
+    'BitFit': dict(type='SwinBitFit'),
+    'NormTuning': dict(type='SwinNormTuning'),
+    'Partial-1': dict(type='SwinPartial', blocks=1),
+    'Adapter': dict(type='SwinAdapter', mid_channels=24),
+    'AdaptFormer': dict(type='SwinAdaptFormer', mid_channels=24),
+    'LoRA': dict(type='SwinLoRA', rank=24),
+    'LoRand': dict(type='SwinLoRand', branches=2, rank=8),
+    'E3VA': dict(type='SwinE3VA', rank=8),
+}
+# These train pre-trained matrices, with the settings of the FULL leaf.
+_AS_FULL = ('FULL', 'Partial-1')
+# What a run's name ends with -> the leaf it starts from.
+_TASKS = {
+    '': 'mask-rcnn_swin-mini_fixed_*.py',
+    '-seg': 'upernet_swin-mini_lorand-*.py',
+}
+
+
+def write_configs(folder: str | Path, methods: Iterable[str]) -> None:
+    """Write a config for each method and task.
+
+    Args:
+        folder: Gets ``LoRA.py`` (Mask R-CNN), ``LoRA-seg.py`` (UPerNet) and
+            so on. Other configs in it are removed.
+        methods: Some of ``METHODS``.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    full = _leaf('mask-rcnn_swin-mini_full_*.py').optim_wrapper
+    for path in folder.glob('*.py'):
+        path.unlink()
+    for suffix, leaf in _TASKS.items():
+        for method in methods:
+            cfg = _leaf(leaf)
+            options = METHODS[method]
+            backbone = dict(_stock(cfg.model.backbone), **options)
+            backbone['type'] = f'mmlowrank.{options["type"]}'
+            cfg.model.backbone = backbone
+            if method in _AS_FULL:
+                cfg.optim_wrapper.paramwise_cfg = full.paramwise_cfg
+            cfg.dump(folder / f'{method}{suffix}.py')
+
+
+def _leaf(pattern: str) -> Config:
+    (path,) = LEAVES.glob(pattern)
+    return Config.fromfile(path)
+
+
+def _stock(backbone: dict) -> dict:
+    """Return a named form's arguments without the tuner's."""
+    tuner = TUNERS.get(backbone['type'].removeprefix('mmlowrank.Swin'))
+    own = inspect.signature(tuner).parameters
+    return {k: v for k, v in backbone.items() if k not in own}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's line of the table.
+
+    Attributes:
+        method: Its name.
+        trainable: Trainable parameters of the backbone.
+        percent: The same, in percent of the stock backbone.
+        saved: Bytes that a training step's forward pass through the
+            backbone keeps for the backward pass.
+        bbox: Box mAP of Mask R-CNN, 0 to 1; nan if no box was found.
+        miou: mIoU of UPerNet, in percent.
+        seconds: Median time of an iteration of Mask R-CNN.
+        seconds_seg: Median time of an iteration of UPerNet.
+    """
+
+    method: str
+    trainable: int
+    percent: float
+    saved: int
+    bbox: float
+    miou: float
+    seconds: float
+    seconds_seg: float
+
+
+def read_rows(work_dir: str | Path, methods: Iterable[str]) -> list[Row]:
+    """Read the finished runs and measure what their backbones keep.
+
+    Raises:
+        FileNotFoundError: If a method's training or test is missing.
+    """
+    rows = []
+    for method in methods:
+        run = Path(work_dir) / method.lower()
+        segmentation = Path(work_dir) / f'{method.lower()}-seg'
+        cfg = read_config(run)
+        counts = count_parameters(cfg)
+        metrics = read_metrics(run / 'test')
+        rows.append(
+            Row(
+                method,
+                counts['backbone_trainable'],
+                100 * counts['backbone_trainable'] / counts['backbone_stock'],
+                _saved_by(cfg),
+                metrics.get('coco/bbox_mAP', math.nan),
+                read_metrics(segmentation / 'test')['mIoU'],
+                seconds_per_iteration(run),
+                seconds_per_iteration(segmentation),
+            )
+        )
+    return rows
+
+
+def _saved_by(cfg: Config) -> int:
+    """Return the bytes for a batch of the size that the config trains on."""
+    loader = cfg.train_dataloader
+    folder = Path(loader.dataset.data_root, loader.dataset.data_prefix.img)
+    height, width, _ = cv2.imread(str(next(folder.iterdir()))).shape
+    init_default_scope(cfg.default_scope)
+    backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
+    backbone.train()
+    images = torch.zeros(loader.batch_size, 3, height, width)
+    return saved_bytes(backbone, images)
+
+
+def format_table(rows: list[Row]) -> str:
+    """Return the table as text that is Markdown too."""
+    lines = [
+        '| method      | trainable | % of backbone | saved MiB '
+        '| bbox mAP |  mIoU | s / it, Mask R-CNN | s / it, UPerNet |',
+        '|:------------|----------:|--------------:|----------:'
+        '|---------:|------:|-------------------:|----------------:|',
+    ]
+    for row in rows:
+        bbox = '-' if math.isnan(row.bbox) else f'{row.bbox:.3f}'
+        lines.append(
+            f'| {row.method:<11} | {row.trainable:>9,} '
+            f'| {row.percent:>13.2f} | {row.saved / 2**20:>9.1f} '
+            f'| {bbox:>8} | {row.miou:>5.2f} '
+            f'| {row.seconds:>18.3f} | {row.seconds_seg:>15.3f} |'
+        )
+    return '\n'.join(lines)
+
+
+def pareto_front(rows: list[Row], cost: Callable[[Row], float]) -> list[Row]:
+    """Return the rows that no other beats at the same or a lower cost.
+
+    Args:
+        rows: Rows; those without a box mAP are never in front.
+        cost: What a row costs.
+
+    Returns:
+        By rising cost, and so by rising box mAP.
+    """
+    front: list[Row] = []
+    found = [row for row in rows if not math.isnan(row.bbox)]
+    for row in sorted(found, key=lambda row: (cost(row), -row.bbox)):
+        if not front or row.bbox > front[-1].bbox:
+            front.append(row)
+    return front
+
+
+def plot_pareto(rows: list[Row], path: str | Path) -> None:
+    """Draw box mAP over saved bytes and over trainable parameters."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), layout='constrained')
+    panels = figure.subplots(1, 2, sharey=True)
+    costs = {
+        'saved for the backward pass, MiB': lambda r: r.saved / 2**20,
+        'trainable share of the backbone, %': lambda r: r.percent,
+    }
+    for axes, (label, cost) in zip(panels, costs.items(), strict=True):
+        front = pareto_front(rows, cost)
+        axes.plot(
+            [cost(row) for row in front],
+            [row.bbox for row in front],
+            drawstyle='steps-post',
+            color='tab:orange',
+            zorder=1,
+        )
+        for row in rows:
+            if math.isnan(row.bbox):
+                continue
+            axes.scatter(cost(row), row.bbox, color='tab:blue', zorder=2)
+            axes.annotate(
+                row.method,
+                (cost(row), row.bbox),
+                xytext=(4, 4),
+                textcoords='offset points',
+                fontsize=8,
+            )
+        axes.set_xlabel(label)
+        axes.margins(x=0.15, y=0.15)
+        axes.grid(alpha=0.3)
+    # Logarithmic, with room for FIXED's zero.
+    panels[1].set_xscale('symlog', linthresh=0.5)
+    panels[0].set_ylabel('box mAP on the validation scenes')
+    figure.savefig(path, dpi=150)
+
+
+def write_report(rows: list[Row], path: str | Path) -> None:
+    """Write the table, and the plot beside it under the same name."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_pareto(rows, path.with_suffix('.png'))
+    path.write_text(
+        f"""# The methods side by side, on digit scenes
+
+{format_table(rows)}
+
+![Box mAP over saved bytes and trainable parameters]({path.stem}.png)
+
+Made by
+
+```shell
+bash tools/analysis_tools/compare_methods.sh
+```
+
+on two CPU cores, two runs at a time with a thread each. One seed and 100
+validation scenes: differences of a few points of mAP are noise. The scenes,
+the pre-trained Swin and the schedules are those of
+[the quickstart](../configs/quickstart/README.md).
+
+- *trainable*: parameters of the backbone that train; neck and heads train
+  with every method. Where a method's width can be chosen, it trains about as
+  many as LoRand.
+- *saved*: bytes of the distinct tensors that the backbone's forward pass on
+  one training batch keeps for the backward pass, parameters excluded. The
+  same on every machine.
+- *bbox mAP*: Mask R-CNN; *mIoU*: UPerNet, background included.
+- *s / it*: median seconds of a training iteration, on the machine that made
+  this table.
+- The line in the plot joins the methods that no other beats at the same or a
+  lower cost.
+"""
+    )

@@ -1,0 +1,36 @@
+"""What the hand-written backward passes share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast to the autocast type, as the elementary products would be."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def through_twin(
+    twin: Callable[..., Tensor],
+    ctx: Any,
+    inputs: tuple[Any, ...],
+    grad: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Differentiate the twin, so that the gradients have a graph."""
+    needed = [
+        value
+        for value, need in zip(inputs, ctx.needs_input_grad, strict=True)
+        if need
+    ]
+    grads = iter(
+        torch.autograd.grad(twin(*inputs), needed, grad, create_graph=True)
+    )
+    return tuple(
+        next(grads) if need else None for need in ctx.needs_input_grad
+    )

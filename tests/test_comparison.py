@@ -1,0 +1,149 @@
+"""The comparison of all methods: its configs, its table, its plot."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from mmengine.config import Config
+
+from mmlowrank.analysis import comparison, count_parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+TOOL = ROOT / 'tools/analysis_tools/compare_methods'
+# Widths of the small Swin's blocks: 2 of 32, 64, 128 and 256.
+S1, S2, BLOCKS, C = 960, 174_080, 8, 32
+TABLES = 81 * 2 * (1 + 2 + 4 + 8)
+MERGES = sum(8 * d * d + 8 * d for d in (32, 64, 128))
+OUTPUT_NORMS = 2 * (32 + 64 + 128 + 256)
+COUNTS = {
+    'FULL': 12 * S2 + 13 * S1 + TABLES + MERGES + 51 * C + OUTPUT_NORMS,
+    'FIXED': 0,
+    'BitFit': 11 * S1 + TABLES + 4 * 224 + 2 * C + OUTPUT_NORMS // 2,
+    'NormTuning': 4 * S1 + 8 * 224 + 2 * C + OUTPUT_NORMS,
+    'Partial-1': 12 * 256**2 + 13 * 256 + 81 * 8,
+    'Adapter': 2 * ((2 * 24 + 1) * S1 + 24 * BLOCKS),
+    'AdaptFormer': 2 * ((2 * 24 + 1) * S1 + 24 * BLOCKS),
+    'LoRA': 4 * 24 * S1,
+    'LoRand': 99 * S1 + 256 * BLOCKS,
+    'E3VA': 99 * S1 + 30 * C,
+}
+
+
+@pytest.fixture(scope='module')
+def configs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('configs')
+    (folder / 'left-over.py').write_text('')
+    comparison.write_configs(folder, comparison.METHODS)
+    return folder
+
+
+def test_one_config_for_each_method_and_task(configs):
+    assert {path.stem for path in configs.glob('*.py')} == {
+        f'{method}{task}'
+        for method in comparison.METHODS
+        for task in ('', '-seg')
+    }
+
+
+@pytest.mark.parametrize('method', comparison.METHODS)
+def test_configs_train_the_closed_form(configs, method):
+    for name in (method, f'{method}-seg'):
+        cfg = Config.fromfile(configs / f'{name}.py')
+        assert count_parameters(cfg)['backbone_trainable'] == COUNTS[method]
+
+
+@pytest.mark.parametrize('method', ['FULL', 'FIXED', 'LoRand'])
+def test_the_quickstarts_own_runs_are_the_same(configs, method):
+    """So that its finished runs may stand in the table."""
+    (leaf,) = comparison.LEAVES.glob(
+        f'mask-rcnn_swin-mini_{method.lower()}*.py'
+    )
+    ours = Config.fromfile(configs / f'{method}.py')
+    assert ours.to_dict() == Config.fromfile(leaf).to_dict()
+
+
+def test_pretrained_matrices_move_as_in_the_full_leaf(configs):
+    slow = {
+        path.stem
+        for path in configs.glob('*.py')
+        if 'paramwise_cfg' in Config.fromfile(path).optim_wrapper
+    }
+    assert slow == {'FULL', 'FULL-seg', 'Partial-1', 'Partial-1-seg'}
+
+
+def write_run(folder, config, seconds, metrics):
+    config.dump(folder / 'config.py')
+    log = folder / '20260101_000000/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    line = json.dumps(dict(loss=1.0, time=seconds))
+    log.write_text(f'{line}\n{line}\n')
+    result = folder / 'test/20260101_000001/20260101_000001.json'
+    result.parent.mkdir(parents=True)
+    result.write_text(json.dumps(metrics))
+
+
+def test_report_of_finished_runs(configs, digit_scenes, tmp_path, monkeypatch):
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    for method, bbox in (('E3VA', 0.5), ('FIXED', None)):
+        cfg = Config.fromfile(configs / f'{method}.py')
+        cfg.train_dataloader.dataset.data_root = str(digit_scenes)
+        folder = tmp_path / method.lower()
+        folder.mkdir()
+        metrics = {} if bbox is None else {'coco/bbox_mAP': bbox}
+        write_run(folder, cfg, 0.25, metrics)
+        folder = tmp_path / f'{method.lower()}-seg'
+        folder.mkdir()
+        write_run(folder, cfg, 0.125, {'mIoU': 61.25})
+    e3va, fixed = comparison.read_rows(tmp_path, ['E3VA', 'FIXED'])
+    assert (e3va.trainable, e3va.bbox, e3va.miou) == (96000, 0.5, 61.25)
+    assert (e3va.seconds, e3va.seconds_seg) == (0.25, 0.125)
+    assert e3va.saved > fixed.saved == 0
+    assert math.isnan(fixed.bbox)
+    comparison.write_report([e3va, fixed], tmp_path / 'docs/report.md')
+    text = (tmp_path / 'docs/report.md').read_text()
+    assert comparison.format_table([e3va, fixed]) in text
+    assert '](report.png)' in text
+    assert cv2.imread(str(tmp_path / 'docs/report.png')).std() > 10
+
+
+def row(method, saved, bbox):
+    return comparison.Row(method, 0, 0.0, saved, bbox, 0.0, 0.0, 0.0)
+
+
+def test_pareto_front():
+    rows = [
+        row('dear and good', 9, 0.9),
+        row('dear and bad', 9, 0.3),
+        row('cheap', 1, 0.4),
+        row('blind', 0, math.nan),
+        row('no better for more', 5, 0.4),
+    ]
+    front = comparison.pareto_front(rows, lambda r: r.saved)
+    assert [r.method for r in front] == ['cheap', 'dear and good']
+
+
+def test_the_table_is_even_and_blind_runs_show():
+    rows = [row('E3VA', 13 * 2**20, 0.51234), row('FIXED', 0, math.nan)]
+    lines = comparison.format_table(rows).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert '|      13.0 |    0.512 |' in lines[2]
+    assert '|       0.0 |        - |' in lines[3]
+
+
+def test_the_tools_say_what_is_wrong(tmp_path):
+    report = [sys.executable, f'{TOOL}.py', tmp_path, '--out', 'x.md']
+    done = subprocess.run(report, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert 'no training run has started in' in done.stderr
+    assert 'compare_methods.sh' in done.stderr
+    assert 'Traceback' not in done.stderr
+    done = subprocess.run(
+        ['bash', f'{TOOL}.sh', '--fast'], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert '[compare_methods] Unknown argument: --fast' in done.stderr
+    assert 'compare_methods.sh [--work-dir DIR] [--smoke]' in done.stderr
