@@ -209,12 +209,7 @@ class Tuner(nn.Module):
     def _report_unloaded(self, names: list[str]) -> None:
         # A normalisation that no checkpoint wrote is a plain normalisation
         # (weight 1, bias 0), as the output norms of every Swin are.
-        norms = {
-            f'{path}.{name}'
-            for path, module in self.backbone.named_modules()
-            if _is_norm(module)
-            for name, _ in module.named_parameters(recurse=False)
-        }
+        norms = norm_parameters(self.backbone)
         names = [name for name in names if name not in norms]
         if not names:
             return
@@ -278,8 +273,15 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, (nn.LayerNorm, nn.GroupNorm, *STATISTICS))
+def norm_parameters(module: nn.Module) -> set[str]:
+    """Return the names of the parameters of the normalisations."""
+    kinds = (nn.LayerNorm, nn.GroupNorm, *STATISTICS)
+    return {
+        f'{path}.{name}'
+        for path, part in module.named_modules()
+        if isinstance(part, kinds)
+        for name, _ in part.named_parameters(recurse=False)
+    }
 
 
 def _checkpoint(backbone: nn.Module) -> str | None:

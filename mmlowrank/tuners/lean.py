@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..nn import functional
-from .anatomy import Block, swin_stages
+from ..nn.swapped import Swapped
+from .anatomy import Block, transformer_stages
 from .base import Tuner
 
 # Rebuilding the hidden layer costs 4 d^2 products a token and saves 4 d
@@ -34,6 +35,10 @@ class ThroughTrunk(Tuner):
         ValueError: If ``memory`` is unknown.
     """
 
+    # Whether the linear layers of the MLP compute x W^T + b, with their own
+    # W and b or as a Swapped layer says; not with hooks on them.
+    plain_mlp = True
+
     def __init__(
         self, stochastic_trunk: bool = False, memory: str = 'lean'
     ) -> None:
@@ -47,19 +52,21 @@ class ThroughTrunk(Tuner):
     def build(self, backbone: nn.Module) -> None:
         if self.memory == 'stock':
             return
-        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+        for stage in transformer_stages(backbone, type(self).__name__):
             for block in stage.blocks:
-                _make_lean(block)
+                self._make_lean(block)
 
-
-def _make_lean(block: Block) -> None:
-    if hasattr(block.attention, 'relative_position_bias_table'):
-        lean = _LeanAttention(block.attention)
-        block.attention.forward = lean.forward
-    if block.width <= _WIDEST_REBUILT_MLP and _is_plain(block.mlp):
-        lean = _LeanMLP(block.norms['ffn'], block.mlp)
-        block.norms['ffn'].forward = lean.norm
-        block.mlp.forward = lean.mlp
+    def _make_lean(self, block: Block) -> None:
+        # A ViT's attention is one fused product already.
+        if hasattr(block.attention, 'relative_position_bias_table'):
+            lean = _LeanAttention(block.attention)
+            block.attention.forward = lean.forward
+        if not self.plain_mlp or block.width > _WIDEST_REBUILT_MLP:
+            return
+        if _is_plain(block.mlp):
+            lean = _LeanMLP(block.norms['ffn'], block.mlp)
+            block.norms['ffn'].forward = lean.norm
+            block.mlp.forward = lean.mlp
 
 
 def _is_plain(mlp: nn.Sequential) -> bool:
@@ -124,17 +131,21 @@ class _LeanMLP:
     def mlp(self, x: Tensor) -> Tensor:
         if not self.fused:
             return type(self.layers).forward(self.layers, x)
-        first, second = (
-            m for m in self.layers.modules() if isinstance(m, nn.Linear)
-        )
+        linears = (m for m in self.layers.modules() if _is_linear(m))
         norm = self.norm_module
         return functional.norm_mlp(
             x,
-            norm.weight,
-            norm.bias,
-            first.weight,
-            first.bias,
-            second.weight,
-            second.bias,
+            *_weight_and_bias(norm),
+            *(t for linear in linears for t in _weight_and_bias(linear)),
             norm.eps,
         )
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor]:
+    if isinstance(module, Swapped):
+        return module.effective()
+    return module.weight, module.bias
