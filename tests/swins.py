@@ -1,6 +1,6 @@
 """The small backbones that the tests tune: three Swins and a ViT."""
 
-import inspect
+from inspect import signature
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
@@ -54,9 +54,7 @@ def build_vit(tuner_type: str, **kwargs) -> nn.Module:
     """Build the ViT with the tuner that a Swin's named form would have."""
     tuner_type = tuner_type.removeprefix('mmlowrank.Swin')
     plain = tuner_type == 'SwinTransformer'
-    known = (
-        {} if plain else inspect.signature(TUNERS.get(tuner_type)).parameters
-    )
+    known = {} if plain else signature(TUNERS.get(tuner_type)).parameters
     tuner = {k: v for k, v in kwargs.items() if k in known}
     stock = {k: v for k, v in kwargs.items() if k not in known}
     cfg = dict(VIT_ARGS, type='VisionTransformer', **stock)
@@ -70,10 +68,10 @@ def build_vit(tuner_type: str, **kwargs) -> nn.Module:
         return MODELS.build(cfg)
 
 
-def images(batch: int = 2, seed: int = 0) -> torch.Tensor:
-    """Return (batch, 3, 64, 64)."""
+def images(batch: int = 2, seed: int = 0, size: int = 64) -> torch.Tensor:
+    """Return (batch, 3, size, size)."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 3, 64, 64, generator=generator)
+    return torch.randn(batch, 3, size, size, generator=generator)
 
 
 def stir(backbone: nn.Module, seed: int = 1) -> None:

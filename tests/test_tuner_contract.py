@@ -307,7 +307,6 @@ def cases(training):
 every = pytest.mark.parametrize('framework', (*FRAMEWORKS, VIT))
 tuner_rows = cases(training=False)
 training_rows = cases(training=True)
-TRAINING = {name: row for name, row in TUNERS.items() if row[2] != 0}
 
 
 def tuned(framework, row, **kwargs):
