@@ -57,7 +57,7 @@ def build_vit(tuner_type: str, **kwargs) -> nn.Module:
     known = {} if plain else signature(TUNERS.get(tuner_type)).parameters
     tuner = {k: v for k, v in kwargs.items() if k in known}
     stock = {k: v for k, v in kwargs.items() if k not in known}
-    cfg = dict(VIT_ARGS, type='VisionTransformer', **stock)
+    cfg = dict(VIT_ARGS, type='VisionTransformer') | stock
     if not plain:
         cfg = dict(
             type='mmlowrank.TunedBackbone',

@@ -11,6 +11,7 @@ from swins import (
     EMBED_DIMS,
     FRAMEWORKS,
     VIT,
+    VIT_ARGS,
     build,
     images,
     stir,
@@ -393,6 +394,41 @@ def test_shallow_prompts_are_one_sequence_through_all_layers():
         rtol=1e-12,
         atol=1e-12,
     )
+
+
+def saved_vit(path, **kwargs):
+    """A stock ViT, and an init_cfg with its weights as a classifier's."""
+    torch.manual_seed(3)
+    source = stock(VIT, **kwargs)
+    state_dict = {f'backbone.{n}': t for n, t in source.state_dict().items()}
+    torch.save(dict(state_dict=state_dict), path)
+    return source, dict(
+        type='Pretrained', checkpoint=str(path), prefix='backbone.'
+    )
+
+
+@pytest.mark.parametrize('tuner', ['RLRR', 'SSF', 'VPT', 'FacT', 'ARC'])
+def test_pretrained_weights_of_a_vit_arrive(tuner, tmp_path):
+    source, init_cfg = saved_vit(tmp_path / 'vit.pth')
+    options = dict(rank=4) if tuner == 'FacT' else {}
+    backbone = build(VIT, tuner, init_cfg=init_cfg, **options)
+    before = copy.deepcopy(backbone.tuner.state_dict())
+    backbone.init_weights()
+    for name, value in source.state_dict().items():
+        assert torch.equal(backbone.state_dict()[name], value), name
+    for name, value in backbone.tuner.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_vit_of_other_depth_or_width_is_refused(tmp_path):
+    arch = dict(VIT_ARGS['arch'], num_layers=2)
+    _, init_cfg = saved_vit(tmp_path / 'short.pth', arch=arch)
+    with pytest.raises(RuntimeError, match=r'short\.pth left 8 .*layers\.2'):
+        build(VIT, 'RLRR', init_cfg=init_cfg).init_weights()
+    arch = dict(VIT_ARGS['arch'], feedforward_channels=32)
+    _, init_cfg = saved_vit(tmp_path / 'thin.pth', arch=arch)
+    with pytest.raises(RuntimeError, match=r'thin\.pth left .*ffn'):
+        build(VIT, 'RLRR', init_cfg=init_cfg).init_weights()
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,12 @@ class Tuner(nn.Module):
         """
         stock = self.backbone
         tuner = stock._modules.pop(CHILD)
-        before = {n: p._version for n, p in stock.named_parameters()}
+        before = _versions(stock)
+        # Stock parts may draw their weights anew before the checkpoint is
+        # loaded (a ViT's MLPs do), so the count starts with the loading.
+        handle = stock._register_load_state_dict_pre_hook(
+            lambda *_: before.update(_versions(stock))
+        )
         try:
             type(stock).init_weights(stock)
         except RuntimeError as error:
@@ -193,6 +198,7 @@ class Tuner(nn.Module):
                 'checkpoint'
             ) from error
         finally:
+            handle.remove()
             stock._modules[CHILD] = tuner
         if _checkpoint(stock) is None:
             return
@@ -271,6 +277,10 @@ def tuners_of(model: nn.Module) -> dict[str, Tuner]:
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+def _versions(module: nn.Module) -> dict[str, int]:
+    return {n: p._version for n, p in module.named_parameters()}
 
 
 def norm_parameters(module: nn.Module) -> set[str]:
