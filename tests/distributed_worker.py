@@ -9,7 +9,7 @@ import sys
 
 import torch
 from swins import build, images, loss, stir
-from test_tuner_contract import TRAINING
+from test_tuner_contract import rows_of
 from torch import distributed, nn
 
 from mmlowrank.engine import TunerDistributedDataParallel
@@ -55,7 +55,7 @@ def main():
     framework = sys.argv[1]
     torch.set_num_threads(1)
     distributed.init_process_group('gloo')
-    for name, row in TRAINING.items():
+    for name, row in rows_of(framework, training=True).items():
         check(framework, name, row, int(os.environ['RANK']))
     distributed.destroy_process_group()
 

@@ -1,8 +1,12 @@
-"""The small Swins that the tests tune, one for each framework."""
+"""The small backbones that the tests tune: three Swins and a ViT."""
+
+from inspect import signature
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+
+from mmlowrank.registry import TUNERS
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
 EMBED_DIMS, DEPTHS, NUM_HEADS = 16, (2, 1, 2, 1), (1, 2, 2, 4)
@@ -20,10 +24,24 @@ ARGS = {
         pad_small_map=True,
     ),
 }
+# mmpretrain's ViT; not a framework, but named like one in the tests' tables.
+VIT = 'vit'
+VIT_DIMS, VIT_LAYERS = 16, 3
+VIT_ARGS = dict(
+    arch=dict(
+        embed_dims=VIT_DIMS,
+        num_layers=VIT_LAYERS,
+        num_heads=2,
+        feedforward_channels=4 * VIT_DIMS,
+    ),
+    img_size=64,
+)
 
 
 def build(framework: str, backbone_type: str, **kwargs) -> nn.Module:
     """Build a backbone as a config of ``framework`` would."""
+    if framework == VIT:
+        return build_vit(backbone_type, **kwargs)
     cfg = dict(
         ARGS[framework],
         **dict(dict(window_size=4, drop_path_rate=0.0), **kwargs),
@@ -32,10 +50,28 @@ def build(framework: str, backbone_type: str, **kwargs) -> nn.Module:
         return MODELS.build(dict(cfg, type=backbone_type))
 
 
-def images(batch: int = 2, seed: int = 0) -> torch.Tensor:
-    """Return (batch, 3, 64, 64)."""
+def build_vit(tuner_type: str, **kwargs) -> nn.Module:
+    """Build the ViT with the tuner that a Swin's named form would have."""
+    tuner_type = tuner_type.removeprefix('mmlowrank.Swin')
+    plain = tuner_type == 'SwinTransformer'
+    known = {} if plain else signature(TUNERS.get(tuner_type)).parameters
+    tuner = {k: v for k, v in kwargs.items() if k in known}
+    stock = {k: v for k, v in kwargs.items() if k not in known}
+    cfg = dict(VIT_ARGS, type='VisionTransformer') | stock
+    if not plain:
+        cfg = dict(
+            type='mmlowrank.TunedBackbone',
+            backbone=cfg,
+            tuner=dict(type=tuner_type, **tuner),
+        )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(cfg)
+
+
+def images(batch: int = 2, seed: int = 0, size: int = 64) -> torch.Tensor:
+    """Return (batch, 3, size, size)."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, 3, 64, 64, generator=generator)
+    return torch.randn(batch, 3, size, size, generator=generator)
 
 
 def stir(backbone: nn.Module, seed: int = 1) -> None:

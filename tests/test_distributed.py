@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.model import MMDistributedDataParallel
-from swins import FRAMEWORKS
+from swins import FRAMEWORKS, VIT
 from test_engine import Model, construct
 from torch import distributed
 
@@ -29,7 +29,7 @@ def torchrun(*command, processes=2, **kwargs):
     )
 
 
-@pytest.mark.parametrize('framework', FRAMEWORKS)
+@pytest.mark.parametrize('framework', [*FRAMEWORKS, VIT])
 def test_gradients_equal_one_process_on_the_joined_batch(framework):
     done = torchrun(str(HERE / 'distributed_worker.py'), framework)
     assert done.returncode == 0, done.stderr[-3000:]

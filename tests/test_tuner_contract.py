@@ -1,4 +1,4 @@
-"""DESIGN's promises, for every tuner on the Swin of every framework."""
+"""DESIGN's promises: every tuner, the Swin of every framework, a ViT."""
 
 import copy
 import io
@@ -10,6 +10,9 @@ from swins import (
     EMBED_DIMS,
     FRAMEWORKS,
     NUM_HEADS,
+    VIT,
+    VIT_DIMS,
+    VIT_LAYERS,
     WIDTHS,
     build,
     images,
@@ -29,6 +32,10 @@ LAST = WIDTHS[-1]
 MERGINGS = sum(
     8 * d * d + 8 * d for d in (EMBED_DIMS * 2**i for i in range(3))
 )
+# RLRR of (2D, 4D) reductions: 4D left, 2D right, 2D shift; SSF of them and
+# of the norms before them.
+REDUCTIONS = sum(8 * EMBED_DIMS * 2**i for i in range(3))
+MERGINGS_SSF = sum(12 * EMBED_DIMS * 2**i for i in range(3))
 # Backbone type, its arguments, the number of parameters it trains (None: all
 # of the stock backbone), whether it merges. A new tuner adds one row.
 TUNERS = {
@@ -118,6 +125,54 @@ TUNERS = {
         3 * 2 * 4 * sum(WIDTHS),
         True,
     ),
+    'RLRR': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity'),
+        29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, three left scales': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', qkv_groups=3),
+        31 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, right': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', sides=('right',)),
+        (29 - 7) * sum(WIDTHS) + REDUCTIONS // 2 + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, no residual': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', residual=False),
+        29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, MLPs and norms': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', modules=('ffn', 'norm')),
+        19 * sum(WIDTHS) + OUTPUT_NORMS,
+        True,
+    ),
+    "RLRR, the paper's start": (
+        'mmlowrank.SwinRLRR',
+        {},
+        29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'SSF': (
+        'mmlowrank.SwinSSF',
+        dict(init='identity'),
+        22 * sum(WIDTHS) + 4 * EMBED_DIMS + MERGINGS_SSF + OUTPUT_NORMS,
+        True,
+    ),
+    'ARC': (
+        'mmlowrank.SwinARC',
+        dict(mid_channels=5),
+        2 * 5 * 15 * EMBED_DIMS + 2 * sum(5 + d for d in WIDTHS),
+        True,
+    ),
     'E3VA': (
         'mmlowrank.SwinE3VA',
         dict(rank=4),
@@ -143,11 +198,115 @@ TUNERS = {
         False,
     ),
 }
-FROZEN_TRUNK = {f'mmlowrank.Swin{n}' for n in ('Fixed', 'Partial', 'E3VA')}
-every = pytest.mark.parametrize('framework', FRAMEWORKS)
-tuner_rows = pytest.mark.parametrize('row', TUNERS.values(), ids=TUNERS)
-TRAINING = {name: row for name, row in TUNERS.items() if row[2] != 0}
-training_rows = pytest.mark.parametrize('row', TRAINING.values(), ids=TRAINING)
+
+# The same for the ViT: a tuner's type, arguments, count and merge.
+D, L = VIT_DIMS, VIT_LAYERS
+PATCH = 3 * 16 * 16
+VIT_TUNERS = {
+    'Full': ('Full', {}, None, True),
+    'Fixed': ('Fixed', {}, 0, True),
+    'BitFit': ('BitFit', {}, 11 * L * D + 2 * D, True),
+    'NormTuning': ('NormTuning', {}, 4 * L * D + 2 * D, True),
+    'Partial-1': ('Partial', {}, 12 * D**2 + 13 * D, True),
+    'Adapter': (
+        'Adapter',
+        dict(mid_channels=5, hidden_dropout=0.0),
+        2 * L * (11 * D + 5),
+        False,
+    ),
+    'AdaptFormer': (
+        'AdaptFormer',
+        dict(mid_channels=5, sites=('ffn',), hidden_dropout=0.0),
+        L * (11 * D + 5),
+        False,
+    ),
+    'LoRA': ('LoRA', dict(rank=4), 2 * 2 * 4 * L * D, True),
+    'LoRand': (
+        'LoRand',
+        dict(branches=2, rank=8),
+        99 * L * D + 256 * L,
+        False,
+    ),
+    'RLRR': ('RLRR', dict(init='identity'), 31 * L * D + 4 * D, True),
+    'RLRR, one left scale': (
+        'RLRR',
+        dict(init='identity', qkv_groups=1),
+        29 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, left': (
+        'RLRR',
+        dict(init='identity', sides=('left',)),
+        22 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, right': (
+        'RLRR',
+        dict(init='identity', sides=('right',)),
+        22 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, no residual': (
+        'RLRR',
+        dict(init='identity', residual=False),
+        31 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, MHA in two layers': (
+        'RLRR',
+        dict(init='identity', modules=('attn',), layers=(0, -1)),
+        2 * 12 * D,
+        True,
+    ),
+    "RLRR, the paper's start": ('RLRR', {}, 31 * L * D + 4 * D, True),
+    'SSF': ('SSF', dict(init='identity'), 22 * L * D + 4 * D, True),
+    "SSF, the paper's start": ('SSF', {}, 22 * L * D + 4 * D, True),
+    'VPT-Shallow': ('VPT', dict(tokens=3, deep=False), 3 * D, False),
+    'VPT-Deep': ('VPT', dict(tokens=3), 3 * L * D, False),
+    'FacT-TK': (
+        'FacT',
+        dict(rank=4, scale=2.0),
+        2 * 4 * D + 12 * L * 4 + 4**3,
+        True,
+    ),
+    'ARC': (
+        'ARC',
+        dict(mid_channels=5),
+        2 * 5 * D + 2 * L * (5 + D),
+        True,
+    ),
+}
+
+
+def starts_as_the_stock_model(row):
+    """Prompts are seen at once; RLRR and SSF do on request."""
+    if kind(row) in ('RLRR', 'SSF'):
+        return row[1].get('init') == 'identity'
+    return kind(row) != 'VPT'
+
+
+def kind(row):
+    return row[0].removeprefix('mmlowrank.Swin')
+
+
+def rows_of(framework, training=False):
+    """Return name -> row of what is tested on a backbone."""
+    rows = VIT_TUNERS if framework == VIT else TUNERS
+    return {n: r for n, r in rows.items() if r[2] != 0 or not training}
+
+
+def cases(training):
+    table = {
+        f'{framework}-{name}': (framework, row)
+        for framework in (*FRAMEWORKS, VIT)
+        for name, row in rows_of(framework, training).items()
+    }
+    return pytest.mark.parametrize('framework, row', table.values(), ids=table)
+
+
+every = pytest.mark.parametrize('framework', (*FRAMEWORKS, VIT))
+tuner_rows = cases(training=False)
+training_rows = cases(training=True)
 
 
 def tuned(framework, row, **kwargs):
@@ -164,7 +323,6 @@ def stock_part(state_dict):
     return {k: v for k, v in state_dict.items() if not k.startswith('tuner.')}
 
 
-@every
 @tuner_rows
 def test_stock_stays_stock(framework, row):
     backbone, reference = tuned(framework, row), stock(framework)
@@ -183,7 +341,6 @@ def test_stock_stays_stock(framework, row):
     }
 
 
-@every
 @tuner_rows
 def test_owned_and_frozen_partition_all_tensors(framework, row):
     backbone = tuned(framework, row)
@@ -198,7 +355,6 @@ def test_owned_and_frozen_partition_all_tensors(framework, row):
     backbone.tuner.check()
 
 
-@every
 @tuner_rows
 def test_count_is_the_closed_form(framework, row):
     backbone = tuned(framework, row)
@@ -209,21 +365,15 @@ def test_count_is_the_closed_form(framework, row):
     assert trained == expected
 
 
-@every
 @tuner_rows
 def test_identity_at_start_to_the_bit(framework, row):
-    """The fast trunk sums in another order: tests/test_frozen.py."""
-    options = dict(trunk='stock') if row[0] in FROZEN_TRUNK else {}
-    backbone, reference = tuned(framework, row, **options), stock(framework)
+    backbone, reference = tuned(framework, row), stock(framework)
     backbone.eval(), reference.eval()
     with torch.no_grad():
-        for ours, theirs in zip(
-            backbone(images()), reference(images()), strict=True
-        ):
-            assert torch.equal(ours, theirs)
+        same = map(torch.equal, backbone(images()), reference(images()))
+        assert all(same) == starts_as_the_stock_model(row)
 
 
-@every
 @tuner_rows
 def test_stock_init_leaves_the_tuner_alone(framework, row):
     backbone = tuned(framework, row)
@@ -245,11 +395,10 @@ def test_stock_init_leaves_the_tuner_alone(framework, row):
 
 @every
 def test_a_fixed_backbone_builds_no_graph(framework):
-    backbone = tuned(framework, TUNERS['Fixed'])
+    backbone = tuned(framework, rows_of(framework)['Fixed'])
     assert not loss(backbone, images()).requires_grad
 
 
-@every
 @training_rows
 def test_exactly_the_owned_get_a_gradient(framework, row):
     backbone = tuned(framework, row)
@@ -264,7 +413,6 @@ def test_exactly_the_owned_get_a_gradient(framework, row):
             assert parameter.grad.abs().max() > 0, name
 
 
-@every
 @tuner_rows
 def test_checkpoint_round_trip(framework, row):
     backbone = tuned(framework, row)
@@ -283,7 +431,6 @@ def test_checkpoint_round_trip(framework, row):
             assert torch.equal(one, other)
 
 
-@every
 @tuner_rows
 def test_a_deep_copy_is_independent(framework, row):
     backbone = tuned(framework, row)
@@ -301,18 +448,17 @@ def test_a_deep_copy_is_independent(framework, row):
         assert not all(changed)
 
 
-@every
 @tuner_rows
 def test_frozen_parts_compute_the_same_in_training(framework, row):
     """Stochastic depth acts only where something trains, or on request."""
-    whole = ('mmlowrank.SwinFull', 'mmlowrank.SwinPartial')
+    whole = ('Full', 'Partial')
     backbone = tuned(framework, row, drop_path_rate=0.5)
     backbone.train()
     with torch.no_grad():
         same = all(map(torch.equal, backbone(images()), backbone(images())))
     # Partial trains its last block as a whole.
-    assert same == (row[0] not in whole)
-    if row[0] == 'mmlowrank.SwinFull':
+    assert same == (kind(row) not in whole)
+    if kind(row) == 'Full':
         return
     backbone = tuned(framework, row, drop_path_rate=0.5, stochastic_trunk=True)
     backbone.train()
@@ -325,7 +471,6 @@ def test_frozen_parts_compute_the_same_in_training(framework, row):
         assert all(map(torch.equal, backbone(images()), backbone(images())))
 
 
-@every
 @training_rows
 def test_autocast_keeps_gradients_in_fp32(framework, row):
     backbone = tuned(framework, row)
@@ -350,7 +495,6 @@ def test_autocast_keeps_gradients_in_fp32(framework, row):
         assert cosine > 0.9, name
 
 
-@every
 @tuner_rows
 def test_merge_gives_the_stock_keys_or_a_reason(framework, row):
     backbone = tuned(framework, row)
@@ -372,10 +516,11 @@ def test_merge_gives_the_stock_keys_or_a_reason(framework, row):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-@every
 @tuner_rows
 def test_stock_frozen_stages_stay_frozen(framework, row):
-    backbone = tuned(framework, row, frozen_stages=0)
+    # Up to the patch embedding; a ViT counts from one.
+    stages = 1 if framework == VIT else 0
+    backbone = tuned(framework, row, frozen_stages=stages)
     backbone.tuner.check()
     frozen = backbone.tuner.frozen()
     for name, _ in backbone.patch_embed.named_parameters():

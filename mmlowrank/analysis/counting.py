@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -40,8 +40,8 @@ def build_on_meta(cfg: Config) -> nn.Module:
     Args:
         cfg: A config of mmdet, mmseg or mmpretrain, with ``default_scope``.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    with _MetaWeights():
+    scope = cfg.get('default_scope', 'mmengine')
+    with DefaultScope.overwrite_default_scope(scope), _MetaWeights():
         return MODELS.build(cfg.model)
 
 

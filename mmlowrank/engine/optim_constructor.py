@@ -41,11 +41,12 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 custom_keys={'backbone': dict(lr_mult=0.5)}))
 
     Parameters with the same options share one group. Norms, biases (every
-    other tensor of one dimension) and position encodings do not decay,
-    unless ``paramwise_cfg`` sets ``norm_decay_mult``, ``bias_decay_mult`` or
-    ``position_decay_mult``. Of the ``custom_keys`` that a name contains, the
-    longest counts, as in mmengine; it changes what it names (``lr_mult``,
-    ``decay_mult``, or any option of a group) and leaves the rest.
+    other tensor of one dimension, and what a module lists in ``undecayed``)
+    and position encodings do not decay, unless ``paramwise_cfg`` sets
+    ``norm_decay_mult``, ``bias_decay_mult`` or ``position_decay_mult``. Of
+    the ``custom_keys`` that a name contains, the longest counts, as in
+    mmengine; it changes what it names (``lr_mult``, ``decay_mult``, or any
+    option of a group) and leaves the rest.
 
     Args:
         optim_wrapper_cfg: As in mmengine, plus ``freeze``: regular
@@ -119,18 +120,32 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if isinstance(m, _NORMS)
             for p in m.parameters(recurse=False)
         }
+        biases = {
+            id(getattr(m, name))
+            for m in module.modules()
+            for name in getattr(m, 'undecayed', ())
+        }
         groups: dict[tuple, dict] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            options = self._options(name, parameter, id(parameter) in norms)
+            options = self._options(
+                name,
+                parameter,
+                is_norm=id(parameter) in norms,
+                is_bias=parameter.ndim == 1 or id(parameter) in biases,
+            )
             key = tuple(sorted(options.items()))
             group = groups.setdefault(key, dict(params=[], **options))
             group['params'].append(parameter)
         params.extend(groups.values())
 
     def _options(
-        self, name: str, parameter: nn.Parameter, is_norm: bool
+        self,
+        name: str,
+        parameter: nn.Parameter,
+        is_norm: bool,
+        is_bias: bool,
     ) -> dict:
         """Return the group options of one parameter."""
         decay_mult = 1.0
@@ -138,7 +153,7 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             decay_mult = self.paramwise_cfg.get('norm_decay_mult', 0.0)
         elif name.rpartition('.')[2] in _POSITIONS:
             decay_mult = self.paramwise_cfg.get('position_decay_mult', 0.0)
-        elif parameter.ndim == 1:
+        elif is_bias:
             decay_mult = self.paramwise_cfg.get('bias_decay_mult', 0.0)
         custom_keys = self.paramwise_cfg['custom_keys']
         matching = sorted(key for key in custom_keys if key in name)

@@ -4,6 +4,7 @@ from .multi_task import MultiTaskE3VA
 from .tuned_backbone import (
     SwinAdapter,
     SwinAdaptFormer,
+    SwinARC,
     SwinBitFit,
     SwinE3VA,
     SwinFixed,
@@ -12,11 +13,14 @@ from .tuned_backbone import (
     SwinLoRand,
     SwinNormTuning,
     SwinPartial,
+    SwinRLRR,
+    SwinSSF,
     TunedBackbone,
 )
 
 __all__ = [
     'MultiTaskE3VA',
+    'SwinARC',
     'SwinAdaptFormer',
     'SwinAdapter',
     'SwinBitFit',
@@ -27,5 +31,7 @@ __all__ = [
     'SwinLoRand',
     'SwinNormTuning',
     'SwinPartial',
+    'SwinRLRR',
+    'SwinSSF',
     'TunedBackbone',
 ]

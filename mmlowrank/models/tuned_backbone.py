@@ -62,6 +62,34 @@ def build_stock(backbone: dict) -> nn.Module:
     return ROOT_MODELS.build(ConfigDict(_prepared(dict(backbone))))
 
 
+def stock_config(backbone: dict) -> dict:
+    """Return the config of the stock backbone inside a tuned one.
+
+    Without its checkpoint: the weights are those of the tuned model.
+
+    Args:
+        backbone: Config of a ``TunedBackbone`` or a named form.
+
+    Raises:
+        ValueError: If it is of another type.
+    """
+    kind = str(backbone.get('type')).removeprefix('mmlowrank.')
+    if kind == 'TunedBackbone':
+        stock = dict(backbone['backbone'])
+    elif kind in _NAMED_FORMS:
+        _, stock = _split(backbone, _NAMED_FORMS[kind])
+        stock['type'] = 'SwinTransformer'
+    else:
+        raise ValueError(
+            f"'{backbone.get('type')}' is not a tuned backbone with one stock "
+            'backbone inside. Known: TunedBackbone, '
+            + ', '.join(sorted(_NAMED_FORMS))
+        )
+    for key in ('init_cfg', 'convert_weights'):
+        stock.pop(key, None)
+    return stock
+
+
 def _prepared(backbone: dict) -> dict:
     """Route ``convert_weights`` to where this framework can take it."""
     with ROOT_MODELS.switch_scope_and_registry(None) as registry:
@@ -91,18 +119,33 @@ def _build_tuner(tuner: dict) -> nn.Module:
     return TUNERS.build(dict(tuner, _scope_='mmlowrank'))
 
 
+def _arguments(tuner_type: str) -> set[str]:
+    return set(inspect.signature(TUNERS.get(tuner_type)).parameters)
+
+
+def _split(kwargs: dict, tuner_type: str) -> tuple[dict, dict]:
+    """Return the arguments of the tuner and those of the stock backbone."""
+    known = _arguments(tuner_type)
+    tuner = {k: v for k, v in kwargs.items() if k in known}
+    stock = {k: v for k, v in kwargs.items() if k not in known}
+    return tuner, stock
+
+
+# Name of a named form -> type of its tuner.
+_NAMED_FORMS: dict[str, str] = {}
+
+
 def _named_form(name: str, tuner_type: str) -> Callable[..., nn.Module]:
     """Make and register ``name``: a stock Swin with one kind of tuner.
 
     The tuner's own arguments and stock Swin arguments stand side by side,
     so a config changes the backbone's type and adds what the method needs.
     """
-    tuner_class = TUNERS.get(tuner_type)
-    tuner_args = set(inspect.signature(tuner_class).parameters)
+    _NAMED_FORMS[name] = tuner_type
+    tuner_args = _arguments(tuner_type)
 
     def build(**kwargs: Any) -> nn.Module:
-        tuner = {k: v for k, v in kwargs.items() if k in tuner_args}
-        stock = {k: v for k, v in kwargs.items() if k not in tuner_args}
+        tuner, stock = _split(kwargs, tuner_type)
         return TunedBackbone(
             backbone=dict(type='SwinTransformer', **stock),
             tuner=dict(type=tuner_type, **tuner),
@@ -129,3 +172,6 @@ SwinAdaptFormer = _named_form('SwinAdaptFormer', 'AdaptFormer')
 SwinLoRA = _named_form('SwinLoRA', 'LoRA')
 SwinLoRand = _named_form('SwinLoRand', 'LoRand')
 SwinE3VA = _named_form('SwinE3VA', 'E3VA')
+SwinRLRR = _named_form('SwinRLRR', 'RLRR')
+SwinSSF = _named_form('SwinSSF', 'SSF')
+SwinARC = _named_form('SwinARC', 'ARC')

@@ -2,22 +2,32 @@
 
 from .adapter import Adapter
 from .adaptformer import AdaptFormer
+from .arc import ARC
 from .base import CHILD, CannotMerge, Tuner, tuners_of
 from .e3va import E3VA
+from .fact import FacT
 from .fixed import Fixed
 from .freezing import freeze_matching
 from .full import Full
 from .lora import LoRA
 from .lorand import LoRand
 from .named import BitFit, NormTuning, Partial
+from .rlrr import RLRR
+from .ssf import SSF
+from .vpt import VPT
 
 __all__ = [
+    'ARC',
     'CHILD',
     'E3VA',
+    'RLRR',
+    'SSF',
+    'VPT',
     'AdaptFormer',
     'Adapter',
     'BitFit',
     'CannotMerge',
+    'FacT',
     'Fixed',
     'Full',
     'LoRA',

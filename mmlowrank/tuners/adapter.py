@@ -1,4 +1,4 @@
-"""The Houlsby adapter in a frozen Swin, baseline of LoRand and E3VA."""
+"""The Houlsby adapter in a frozen trunk, baseline of LoRand and E3VA."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from .serial import SerialTuner
 
 @TUNERS.register_module()
 class Adapter(SerialTuner):
-    """Dense adapters behind attention and MLP of every Swin block.
+    """Dense adapters behind attention and MLP of every block.
 
     The LoRand paper's ADAPTER-B and ADAPTER-T are ``mid_ratio`` 0.5 and
     0.25; the E3VA paper's ADAPTER is ``mid_channels=64``.

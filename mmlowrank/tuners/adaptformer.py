@@ -1,10 +1,10 @@
-"""AdaptFormer in a frozen Swin, a baseline of the E3VA paper."""
+"""AdaptFormer in a frozen trunk, a baseline of the E3VA paper."""
 
 from torch import Tensor, nn
 
 from ..nn import adaptformer
 from ..registry import TUNERS
-from .anatomy import swin_stages
+from .anatomy import transformer_stages
 from .lean import ThroughTrunk
 from .serial import refuse_merge
 
@@ -53,7 +53,9 @@ class AdaptFormer(ThroughTrunk):
     def build(self, backbone: nn.Module) -> None:
         super().build(backbone)
         self.stages = nn.ModuleList()
-        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+        for stage in transformer_stages(
+            backbone, needed_by=type(self).__name__
+        ):
             blocks = nn.ModuleList()
             for block in stage.blocks:
                 sites = nn.ModuleDict()

@@ -1,12 +1,15 @@
 """Where a backbone can be tapped.
 
 The Swin Transformers of mmdet, mmseg and mmpretrain are three classes with
-the same parts under the same names. This file is the only one that knows
-those names. Anatomy is found by the parts, not by the class, so a subclass
-works and a backbone without the parts is refused by name.
+the same parts under the same names; the Vision Transformer of mmpretrain has
+one stage. This file is the only one that knows those names. Anatomy is found
+by the parts, not by the class, so a subclass works and a backbone without
+the parts is refused by name.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -23,10 +26,12 @@ class Block:
             branch before stochastic depth, a forward hook after it.
         norms: Name of a residual branch -> the norm it starts with, which
             reads the residual stream.
-        windows: The attention in shifted windows, ``(tokens, size) ->
-            tokens``, with ``window_size`` and ``shift_size``.
-        attention: The attention inside a window, ``(tokens, mask) ->
-            tokens``, with ``qkv``, its fused projection.
+        windows: The attention in shifted windows of a Swin, ``(tokens,
+            size) -> tokens``, with ``window_size`` and ``shift_size``;
+            None in a ViT.
+        attention: The attention (of a Swin: inside a window, ``(tokens,
+            mask) -> tokens``), with ``qkv``, its fused projection, and
+            ``proj``.
         mlp: The layers of the MLP, without its norm and residual.
     """
 
@@ -34,14 +39,32 @@ class Block:
     width: int
     branches: dict[str, nn.Module]
     norms: dict[str, nn.Module]
-    windows: nn.Module
+    windows: nn.Module | None
     attention: nn.Module
     mlp: nn.Sequential
+
+    @property
+    def linears(self) -> dict[str, dict[str, nn.Linear]]:
+        """Name of a residual branch -> name -> linear layer, in order.
+
+        Raises:
+            TypeError: If the MLP is not one of two layers.
+        """
+        mlp = [m for m in self.mlp.modules() if isinstance(m, nn.Linear)]
+        if len(mlp) != 2:
+            raise TypeError(
+                'the MLP of a block must have two linear layers, found '
+                f'{len(mlp)} in {type(self.module).__name__}'
+            )
+        return {
+            'attn': {'qkv': self.attention.qkv, 'proj': self.attention.proj},
+            'ffn': dict(zip(('fc1', 'fc2'), mlp, strict=True)),
+        }
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a hierarchical backbone.
+    """One stage of a hierarchical backbone, or a whole ViT.
 
     Attributes:
         blocks: Its blocks, in order.
@@ -56,6 +79,27 @@ class Stage:
     norm: str | None
 
 
+def transformer_stages(backbone: nn.Module, needed_by: str) -> list[Stage]:
+    """Return the stages of a Swin, or the one stage of a ViT.
+
+    Args:
+        backbone: A Swin of mmdet, mmseg or mmpretrain, or a ViT of
+            mmpretrain.
+        needed_by: The method that asks, for the error.
+
+    Raises:
+        TypeError: If the backbone has no such parts.
+    """
+    if is_vit(backbone):
+        return [vit_stage(backbone, needed_by)]
+    return swin_stages(backbone, needed_by)
+
+
+def is_vit(backbone: nn.Module) -> bool:
+    """Whether the blocks stand in one row, as a ViT's do."""
+    return hasattr(backbone, 'layers') and not hasattr(backbone, 'stages')
+
+
 def swin_stages(backbone: nn.Module, needed_by: str) -> list[Stage]:
     """Return the stages of a Swin Transformer.
 
@@ -66,7 +110,13 @@ def swin_stages(backbone: nn.Module, needed_by: str) -> list[Stage]:
     Raises:
         TypeError: If the backbone has no such parts.
     """
-    try:
+    with _refusing(
+        backbone,
+        needed_by,
+        'a Swin Transformer as mmdet, mmseg and mmpretrain build it: '
+        'stages[i].blocks[j] with norm1, attn.w_msa.qkv, attn.drop, norm2, '
+        'ffn.layers and ffn.dropout_layer',
+    ):
         return [
             Stage(
                 blocks=[_swin_block(block) for block in stage.blocks],
@@ -75,13 +125,54 @@ def swin_stages(backbone: nn.Module, needed_by: str) -> list[Stage]:
             )
             for i, stage in enumerate(backbone.stages)
         ]
+
+
+def vit_stage(backbone: nn.Module, needed_by: str) -> Stage:
+    """Return the layers of a ViT down to the last that is an output.
+
+    Args:
+        backbone: A VisionTransformer of mmpretrain.
+        needed_by: The method that asks, for the error.
+
+    Raises:
+        TypeError: If the backbone has no such parts.
+    """
+    with _refusing(
+        backbone,
+        needed_by,
+        'a VisionTransformer as mmpretrain builds it: layers[i] with ln1, '
+        'attn.qkv, attn.proj, attn.out_drop, ln2, ffn.layers and '
+        'ffn.dropout_layer',
+    ):
+        last = max(backbone.out_indices)
+        whole = last == len(backbone.layers) - 1
+        return Stage(
+            blocks=[_vit_block(b) for b in backbone.layers[: last + 1]],
+            downsample=None,
+            norm='ln1' if whole and backbone.final_norm else None,
+        )
+
+
+def stages_in_use(stages: list[Stage], backbone: nn.Module) -> list[Stage]:
+    """Return the stages that reach an output, without an unused merging."""
+    last = max((i for i, s in enumerate(stages) if s.norm), default=0)
+    stages = stages[: last + 1]
+    if not getattr(backbone, 'out_after_downsample', False):
+        stages[-1] = replace(stages[-1], downsample=None)
+    return stages
+
+
+@contextmanager
+def _refusing(
+    backbone: nn.Module, needed_by: str, needs: str
+) -> Iterator[None]:
+    """Turn a missing part into a sentence."""
+    try:
+        yield
     except (AttributeError, TypeError) as error:
         raise TypeError(
             f'{needed_by} cannot be attached to {type(backbone).__name__}: '
-            f'{error}. It needs a Swin Transformer as mmdet, mmseg and '
-            'mmpretrain build it: stages[i].blocks[j] with norm1, '
-            'attn.w_msa.qkv, attn.drop, norm2, ffn.layers and '
-            'ffn.dropout_layer'
+            f'{error}. It needs {needs}'
         ) from None
 
 
@@ -93,5 +184,20 @@ def _swin_block(block: nn.Module) -> Block:
         norms={'attn': block.norm1, 'ffn': block.norm2},
         windows=block.attn,
         attention=block.attn.w_msa,
+        mlp=block.ffn.layers,
+    )
+
+
+def _vit_block(block: nn.Module) -> Block:
+    return Block(
+        module=block,
+        width=block.attn.qkv.in_features,
+        branches={
+            'attn': block.attn.out_drop,
+            'ffn': block.ffn.dropout_layer,
+        },
+        norms={'attn': block.ln1, 'ffn': block.ln2},
+        windows=None,
+        attention=block.attn,
         mlp=block.ffn.layers,
     )

@@ -182,7 +182,12 @@ class Tuner(nn.Module):
         """
         stock = self.backbone
         tuner = stock._modules.pop(CHILD)
-        before = {n: p._version for n, p in stock.named_parameters()}
+        before = _versions(stock)
+        # Stock parts may draw their weights anew before the checkpoint is
+        # loaded (a ViT's MLPs do), so the count starts with the loading.
+        handle = stock._register_load_state_dict_pre_hook(
+            lambda *_: before.update(_versions(stock))
+        )
         try:
             type(stock).init_weights(stock)
         except RuntimeError as error:
@@ -193,6 +198,7 @@ class Tuner(nn.Module):
                 'checkpoint'
             ) from error
         finally:
+            handle.remove()
             stock._modules[CHILD] = tuner
         if _checkpoint(stock) is None:
             return
@@ -209,12 +215,7 @@ class Tuner(nn.Module):
     def _report_unloaded(self, names: list[str]) -> None:
         # A normalisation that no checkpoint wrote is a plain normalisation
         # (weight 1, bias 0), as the output norms of every Swin are.
-        norms = {
-            f'{path}.{name}'
-            for path, module in self.backbone.named_modules()
-            if _is_norm(module)
-            for name, _ in module.named_parameters(recurse=False)
-        }
+        norms = norm_parameters(self.backbone)
         names = [name for name in names if name not in norms]
         if not names:
             return
@@ -278,8 +279,19 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _is_norm(module: nn.Module) -> bool:
-    return isinstance(module, (nn.LayerNorm, nn.GroupNorm, *STATISTICS))
+def _versions(module: nn.Module) -> dict[str, int]:
+    return {n: p._version for n, p in module.named_parameters()}
+
+
+def norm_parameters(module: nn.Module) -> set[str]:
+    """Return the names of the parameters of the normalisations."""
+    kinds = (nn.LayerNorm, nn.GroupNorm, *STATISTICS)
+    return {
+        f'{path}.{name}'
+        for path, part in module.named_modules()
+        if isinstance(part, kinds)
+        for name, _ in part.named_parameters(recurse=False)
+    }
 
 
 def _checkpoint(backbone: nn.Module) -> str | None:

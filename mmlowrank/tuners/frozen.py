@@ -1,10 +1,12 @@
 """A faster trunk for tuners that want no gradient from it.
 
 FIXED and E3VA run whole blocks without a graph. What such a block computes
-with is replaced as in :mod:`lean`: the stock modules stay where they are and
-keep their tensors and hooks, and their own code runs wherever a gradient, a
-dropout, autocast or another device than a CPU is at work. On a GPU the stock
-code has not been beaten by measurement, so it runs there.
+with in a training step is replaced as in :mod:`lean`: the stock modules stay
+where they are and keep their tensors and hooks, and their own code runs
+wherever a gradient, a dropout, autocast or another device than a CPU is at
+work. On a GPU the stock code has not been beaten by measurement, so it runs
+there. It also runs in a test, so that what is tested is the stock trunk to
+the bit.
 """
 
 import torch
@@ -22,8 +24,8 @@ class FrozenTrunk(Tuner):
     Args:
         stochastic_trunk: See :class:`Tuner`.
         trunk: ``'fast'`` computes frozen blocks with fewer copies and fused
-            kernels, equal up to the order of float32 sums; ``'stock'``
-            with the stock code, to the bit.
+            kernels in training steps, equal up to the order of float32
+            sums; ``'stock'`` with the stock code there too.
 
     Raises:
         ValueError: If ``trunk`` is unknown.
@@ -55,7 +57,7 @@ def make_fast(backbone: nn.Module) -> None:
         for block in stage.blocks:
             _make_fast(block)
         if stage.downsample is not None:
-            make_merging_fast(stage.downsample, always=True)
+            make_merging_fast(stage.downsample)
 
 
 def _make_fast(block: Block) -> None:
@@ -71,13 +73,9 @@ def _graph_free(module: nn.Module, x: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled('cpu')
         and not drops(module)
-        and not (
-            torch.is_grad_enabled()
-            and (
-                x.requires_grad
-                or any(p.requires_grad for p in module.parameters())
-            )
-        )
+        and torch.is_grad_enabled()
+        and not x.requires_grad
+        and not any(p.requires_grad for p in module.parameters())
     )
 
 

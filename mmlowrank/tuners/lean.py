@@ -7,14 +7,16 @@ q, k, v; the hidden layer of the MLP from the input of its norm.
 
 The stock modules stay where they are and keep their tensors and hooks; only
 what ``forward`` computes them with is replaced, and only while gradients are
-recorded. Values are those of the stock modules.
+recorded. Values are those of the stock modules, up to the order of float32
+sums; without gradients the stock code runs, to the bit.
 """
 
 import torch
 from torch import Tensor, nn
 
 from ..nn import attention, functional
-from .anatomy import Block, swin_stages
+from ..nn.swapped import Swapped
+from .anatomy import Block, transformer_stages
 from .base import Tuner
 
 # Rebuilding the hidden layer costs 4 d^2 products a token and saves 4 d
@@ -34,6 +36,10 @@ class ThroughTrunk(Tuner):
         ValueError: If ``memory`` is unknown.
     """
 
+    # Whether the linear layers of the MLP compute x W^T + b, with their own
+    # W and b or as a Swapped layer says; not with hooks on them.
+    plain_mlp = True
+
     def __init__(
         self, stochastic_trunk: bool = False, memory: str = 'lean'
     ) -> None:
@@ -47,37 +53,35 @@ class ThroughTrunk(Tuner):
     def build(self, backbone: nn.Module) -> None:
         if self.memory == 'stock':
             return
-        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+        for stage in transformer_stages(backbone, type(self).__name__):
             for block in stage.blocks:
-                _make_lean(block)
+                self._make_lean(block)
             if stage.downsample is not None:
                 make_merging_fast(stage.downsample)
 
+    def _make_lean(self, block: Block) -> None:
+        for module in block.module.modules():
+            if type(module) is nn.Linear:
+                module.forward = _FastLinear(module).forward
+        # A ViT's attention is one fused product already.
+        if hasattr(block.attention, 'relative_position_bias_table'):
+            lean = _LeanAttention(block.attention)
+            block.attention.forward = lean.forward
+        if not self.plain_mlp or block.width > _WIDEST_REBUILT_MLP:
+            return
+        if is_plain(block.mlp):
+            lean = _LeanMLP(block.norms['ffn'], block.mlp)
+            block.norms['ffn'].forward = lean.norm
+            block.mlp.forward = lean.mlp
 
-def make_merging_fast(merging: nn.Module, always: bool = False) -> None:
-    """Replace what a patch merging computes with.
 
-    Args:
-        merging: Patch merging of a Swin.
-        always: Also while no gradients are recorded.
-    """
+def make_merging_fast(merging: nn.Module) -> None:
+    """Replace what a Swin's patch merging computes gradients with."""
     sampler = merging.sampler
     if (sampler.kernel_size, sampler.stride) == ((2, 2), (2, 2)):
         sampler.forward = _FastUnfold(sampler).forward
-    merging.reduction.forward = _FastLinear(merging.reduction, always).forward
-
-
-def _make_lean(block: Block) -> None:
-    for module in block.module.modules():
-        if type(module) is nn.Linear:
-            module.forward = _FastLinear(module).forward
-    if hasattr(block.attention, 'relative_position_bias_table'):
-        lean = _LeanAttention(block.attention)
-        block.attention.forward = lean.forward
-    if block.width <= _WIDEST_REBUILT_MLP and is_plain(block.mlp):
-        lean = _LeanMLP(block.norms['ffn'], block.mlp)
-        block.norms['ffn'].forward = lean.norm
-        block.mlp.forward = lean.mlp
+    if type(merging.reduction) is nn.Linear:
+        merging.reduction.forward = _FastLinear(merging.reduction).forward
 
 
 def is_plain(mlp: nn.Sequential) -> bool:
@@ -143,18 +147,12 @@ class _LeanMLP:
     def mlp(self, x: Tensor) -> Tensor:
         if not self.fused:
             return type(self.layers).forward(self.layers, x)
-        first, second = (
-            m for m in self.layers.modules() if isinstance(m, nn.Linear)
-        )
+        linears = (m for m in self.layers.modules() if _is_linear(m))
         norm = self.norm_module
         return functional.norm_mlp(
             x,
-            norm.weight,
-            norm.bias,
-            first.weight,
-            first.bias,
-            second.weight,
-            second.bias,
+            *_weight_and_bias(norm),
+            *(t for linear in linears for t in _weight_and_bias(linear)),
             norm.eps,
         )
 
@@ -179,11 +177,20 @@ class _FastUnfold:
 class _FastLinear:
     """``forward`` of a linear layer."""
 
-    def __init__(self, layer: nn.Linear, always: bool = False) -> None:
+    def __init__(self, layer: nn.Linear) -> None:
         self.layer = layer
-        self.always = always
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (torch.is_grad_enabled() or self.always):
+        if not torch.is_grad_enabled():
             return type(self.layer).forward(self.layer, x)
         return functional.dense(x, self.layer.weight, self.layer.bias)
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor]:
+    if isinstance(module, Swapped):
+        return module.effective()
+    return module.weight, module.bias

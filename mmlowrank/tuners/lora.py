@@ -1,11 +1,11 @@
-"""LoRA in a frozen Swin, a baseline of the E3VA paper."""
+"""LoRA in a frozen trunk, a baseline of E3VA and RLRR."""
 
 import torch
 from torch import Tensor, nn
 
 from ..nn import lora
 from ..registry import TUNERS
-from .anatomy import swin_stages
+from .anatomy import transformer_stages
 from .lean import ThroughTrunk
 
 
@@ -36,7 +36,9 @@ class LoRA(ThroughTrunk):
     def build(self, backbone: nn.Module) -> None:
         super().build(backbone)
         self.stages = nn.ModuleList()
-        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+        for stage in transformer_stages(
+            backbone, needed_by=type(self).__name__
+        ):
             blocks = nn.ModuleList()
             for block in stage.blocks:
                 update = lora.LoRA(block.width, **self.options)
@@ -49,7 +51,9 @@ class LoRA(ThroughTrunk):
         """Return the stock state dict with the updates in its weights."""
         state_dict = self.stock_state_dict()
         names = {id(m): name for name, m in self.backbone.named_modules()}
-        stages = swin_stages(self.backbone, needed_by=type(self).__name__)
+        stages = transformer_stages(
+            self.backbone, needed_by=type(self).__name__
+        )
         for updates, stage in zip(self.stages, stages, strict=True):
             for update, block in zip(updates, stage.blocks, strict=True):
                 name = f'{names[id(block.attention.qkv)]}.weight'

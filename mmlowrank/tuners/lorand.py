@@ -1,4 +1,4 @@
-"""LoRand in a frozen Swin (CVPR 2023, section 3 and figure 2)."""
+"""LoRand in a frozen trunk (CVPR 2023, section 3 and figure 2)."""
 
 from torch import nn
 
@@ -9,7 +9,7 @@ from .serial import SerialTuner
 
 @TUNERS.register_module()
 class LoRand(SerialTuner):
-    """Low-rank adapters behind attention and MLP of every Swin block.
+    """Low-rank adapters behind attention and MLP of every block.
 
     The paper's LoRand, LoRand+ and LoRand++ are (branches, rank) = (2, 8),
     (4, 8) and (4, 16). The output norms stay frozen.

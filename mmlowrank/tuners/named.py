@@ -1,15 +1,14 @@
 """Tuners that train some of the stock tensors and add none.
 
-BitFit and norm tuning are defined by names in their papers, so names are
-read here, once, when the tuner is attached; what they stand for is an
-explicit list from then on.
+BitFit is defined by names in its paper, so names are read here, once, when
+the tuner is attached; what they stand for is an explicit list from then on.
 """
 
 from torch import Tensor, nn
 
 from ..registry import TUNERS
-from .anatomy import swin_stages
-from .base import Tuner
+from .anatomy import transformer_stages
+from .base import Tuner, norm_parameters
 from .frozen import FrozenTrunk
 from .lean import ThroughTrunk
 
@@ -57,9 +56,7 @@ class NormTuning(StockTuner, ThroughTrunk):
     """Train every normalisation, output norms included (E3VA's baseline)."""
 
     def trained_stock(self, backbone: nn.Module) -> set[str]:
-        return {
-            name for name, _ in backbone.named_parameters() if 'norm' in name
-        }
+        return norm_parameters(backbone)
 
 
 @TUNERS.register_module()
@@ -90,7 +87,9 @@ class Partial(StockTuner, FrozenTrunk):
     def trained_stock(self, backbone: nn.Module) -> set[str]:
         blocks = [
             block.module
-            for stage in swin_stages(backbone, needed_by=type(self).__name__)
+            for stage in transformer_stages(
+                backbone, needed_by=type(self).__name__
+            )
             for block in stage.blocks
         ]
         if not 1 <= self.blocks <= len(blocks):

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from torch import Tensor, nn
 
-from .anatomy import swin_stages
+from .anatomy import transformer_stages
 from .base import CannotMerge, Tuner
 from .lean import ThroughTrunk
 
@@ -29,13 +29,15 @@ class SerialTuner(ThroughTrunk):
     def build(self, backbone: nn.Module) -> None:
         super().build(backbone)
         self.stages = nn.ModuleList()
-        for stage in swin_stages(backbone, needed_by=type(self).__name__):
+        for stage in transformer_stages(
+            backbone, needed_by=type(self).__name__
+        ):
             blocks = nn.ModuleList()
             for block in stage.blocks:
                 sites = nn.ModuleDict()
                 for site, drop_path in block.branches.items():
                     sites[site] = self.make_adapter(block.width)
-                    drop_path.register_forward_pre_hook(_Before(sites[site]))
+                    drop_path.register_forward_pre_hook(Before(sites[site]))
                 blocks.append(sites)
             self.stages.append(blocks)
 
@@ -58,7 +60,7 @@ def refuse_merge(tuner: Tuner) -> NoReturn:
     )
 
 
-class _Before:
+class Before:
     """Forward pre-hook that passes a module's input through another.
 
     An object and not a closure, so that a deep copy of the model points to

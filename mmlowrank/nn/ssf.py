@@ -1,0 +1,126 @@
+"""SSF: a scale and a shift of every channel behind a frozen layer.
+
+Paper: "Scaling & Shifting Your Features: A New Baseline for Efficient Model
+Tuning", NeurIPS 2022, section 3.2: y = s * x + t behind each linear layer,
+convolution and normalisation. RLRR (CVPR 2024) uses it behind LayerNorm.
+
+Behind a LayerNorm it is folded into the affine map of the norm while
+training: LN(x; g, b) * s + t = LN(x; g s, b s + t). The unscaled output need
+not be kept for the backward pass.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .swapped import Swapped
+
+_INITS = ('paper', 'identity')
+
+
+class SSF(nn.Module):
+    """Scale and shift of channels.
+
+    Args:
+        channels: How many.
+        init: ``'paper'`` draws the scale from N(1, 0.02) and the shift from
+            N(0, 0.02); ``'identity'`` starts with ones and zeros.
+
+    Attributes:
+        scale: s, (channels,).
+        shift: t, (channels,).
+
+    Raises:
+        ValueError: If ``init`` is unknown.
+    """
+
+    def __init__(self, channels: int, init: str = 'paper') -> None:
+        super().__init__()
+        if init not in _INITS:
+            raise ValueError(f'SSF init must be one of {_INITS}, got {init!r}')
+        self.init = init
+        self.scale = nn.Parameter(torch.empty(channels))
+        self.shift = nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw scale and shift as ``init`` says."""
+        std = 0.02 if self.init == 'paper' else 0.0
+        nn.init.normal_(self.scale, 1.0, std)
+        nn.init.normal_(self.shift, 0.0, std)
+
+    def forward(self, x: Tensor, dim: int = -1) -> Tensor:
+        """Return x with its channels scaled and shifted.
+
+        Args:
+            x: Any shape, of ``channels`` along ``dim``.
+            dim: Where the channels are.
+
+        Returns:
+            The shape and type of ``x``.
+        """
+        shape = [1] * x.ndim
+        shape[dim] = -1
+        scale, shift = (
+            t.to(x.dtype).view(shape) for t in (self.scale, self.shift)
+        )
+        return torch.addcmul(shift, x, scale)
+
+    def fold(
+        self, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the layer that includes s and t.
+
+        Args:
+            weight: (channels, ...), of a norm, a linear or a convolution.
+            bias: (channels,), or None.
+        """
+        scale = self.scale.view(-1, *[1] * (weight.ndim - 1))
+        shift = self.shift
+        if bias is not None:
+            shift = torch.addcmul(shift, bias, self.scale)
+        return weight * scale, shift
+
+
+class _SSFSwapped(Swapped):
+    @classmethod
+    def swap(cls, layer: nn.Module, init: str = 'paper') -> SSF:
+        """Put an SSF behind ``layer`` and return it; see :class:`Swapped`.
+
+        Raises:
+            TypeError: If the layer is of another kind, or has no weight.
+        """
+        if getattr(layer, 'weight', None) is None:
+            raise TypeError(
+                f'{type(layer).__name__} has no weight; SSF needs an affine '
+                'layer to fold into'
+            )
+        return cls._swap(layer, SSF(layer.weight.shape[0], init))
+
+    def effective(self) -> tuple[Tensor, Tensor]:
+        return self.added.fold(self.weight, self.bias)
+
+
+class SSFLayerNorm(_SSFSwapped, nn.LayerNorm):
+    """A LayerNorm with an SSF folded into it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise, scale and shift: (..., channels)."""
+        weight, bias = self.effective()
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
+class SSFLinear(_SSFSwapped, nn.Linear):
+    """A linear layer with an SSF behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) for (..., in)."""
+        return self.added(F.linear(x, self.weight, self.bias))
+
+
+class SSFConv2d(_SSFSwapped, nn.Conv2d):
+    """A convolution with an SSF behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (batch, out, height, width)."""
+        return self.added(nn.Conv2d.forward(self, x), dim=1)

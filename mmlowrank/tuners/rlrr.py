@@ -1,0 +1,148 @@
+"""RLRR in a frozen ViT or Swin (CVPR 2024, sections 3.3 and 4)."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from ..nn.rlrr import RLRRLinear
+from ..nn.ssf import SSFConv2d, SSFLayerNorm
+from ..registry import TUNERS
+from .anatomy import Block, is_vit
+from .serial import Before
+from .swapping import SwappingTuner
+
+_MODULES = ('patch', 'attn', 'ffn', 'norm', 'merging')
+
+
+@TUNERS.register_module()
+class RLRR(SwappingTuner):
+    """Rescale the linear layers of every block; scale and shift its norms.
+
+    Where the authors' code goes beyond the paper, this follows the code:
+    an SSF behind a ViT's patch projection and behind the last norm, and the
+    ``reduction`` of Swin's patch merging is rescaled (its norm is not).
+
+    The added tensors are ``tuner.blocks.N.{qkv,proj,fc1,fc2}.{scale_left,
+    scale_right,shift}``, ``tuner.blocks.N.{norm_attn,norm_ffn}.{scale,
+    shift}``, ``tuner.reductions.I``, ``tuner.patch`` and ``tuner.output``.
+
+    Args:
+        init: ``'paper'`` starts as the authors' code, a few per cent away
+            from the pre-trained model; ``'identity'`` starts as the
+            pre-trained model.
+        sides: Which scales there are: ``('left', 'right')`` or one (table 6
+            of the paper).
+        residual: Whether the frozen weight is added (table 6).
+        modules: What is adapted, some of ``'patch'`` (a ViT's embedding),
+            ``'attn'``, ``'ffn'``, ``'norm'`` (MHA, FFN and LayerNorm in
+            figure 2, output norms included) and ``'merging'``.
+        layers: Indices of the adapted blocks, counted through all stages
+            from 0; negative ones from the end (figure 2). Defaults to all.
+        qkv_groups: Left scales of a fused qkv projection. Defaults to what
+            the paper's parameter counts need: 3 in a ViT (one each for q, k
+            and v), 1 in a Swin.
+        branch_dropout: Rate of the elementwise dropout on the output of the
+            last block's branches, rising linearly from 0 in the first. The
+            authors' ViT code has it under the name of drop path.
+        stochastic_trunk: See :class:`Tuner`.
+        memory: See :class:`ThroughTrunk`.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        init: str = 'paper',
+        sides: tuple[str, ...] = ('left', 'right'),
+        residual: bool = True,
+        modules: tuple[str, ...] = _MODULES,
+        layers: Sequence[int] | None = None,
+        qkv_groups: int | None = None,
+        branch_dropout: float = 0.0,
+        stochastic_trunk: bool = False,
+        memory: str = 'lean',
+    ) -> None:
+        super().__init__(stochastic_trunk, memory)
+        if isinstance(modules, str) or not {*modules} <= {*_MODULES}:
+            raise ValueError(
+                f'RLRR modules must be some of {_MODULES}, got {modules!r}'
+            )
+        if not 0 <= branch_dropout < 1:
+            raise ValueError(
+                'RLRR branch_dropout must be at least 0 and below 1, got '
+                f'{branch_dropout}'
+            )
+        self.init = init
+        self.adapted = tuple(modules)
+        self.tune_norms = 'norm' in modules
+        self.layers = layers
+        self.qkv_groups = qkv_groups
+        self.branch_dropout = branch_dropout
+        self.options = dict(sides=tuple(sides), residual=residual, init=init)
+
+    def build(self, backbone: nn.Module) -> None:
+        super().build(backbone)
+        stages = self.stages_of(backbone)
+        blocks = [block for stage in stages for block in stage.blocks]
+        chosen = self._chosen(len(blocks))
+        groups = self.qkv_groups or (3 if is_vit(backbone) else 1)
+        self.blocks = nn.ModuleList(
+            self._adapt(block, groups) if i in chosen else nn.ModuleDict()
+            for i, block in enumerate(blocks)
+        )
+        self.reductions = nn.ModuleList(
+            RLRRLinear.swap(stage.downsample.reduction, **self.options)
+            for stage in stages
+            if stage.downsample is not None and self._adapts('merging')
+        )
+        if is_vit(backbone) and self._adapts('patch'):
+            projection = backbone.patch_embed.projection
+            self.patch = SSFConv2d.swap(projection, self.init)
+        output = self.output_norm(backbone)
+        if output is not None:
+            self.output = SSFLayerNorm.swap(output, self.init)
+        if self.branch_dropout:
+            self._drop_branches(blocks)
+
+    def _adapts(self, module: str) -> bool:
+        return module in self.adapted
+
+    def _chosen(self, blocks: int) -> set[int]:
+        """Return the indices of the adapted blocks, none negative.
+
+        Raises:
+            ValueError: If there is no such block.
+        """
+        if self.layers is None:
+            return set(range(blocks))
+        for index in self.layers:
+            if not -blocks <= index < blocks:
+                raise ValueError(
+                    f'RLRR layers={list(self.layers)} has {index}, but the '
+                    f'backbone has {blocks} blocks'
+                )
+        return {index % blocks for index in self.layers}
+
+    def _adapt(self, block: Block, qkv_groups: int) -> nn.ModuleDict:
+        parts = nn.ModuleDict()
+        for site, linears in block.linears.items():
+            if not self._adapts(site):
+                continue
+            for name, linear in linears.items():
+                groups = qkv_groups if name == 'qkv' else 1
+                parts[name] = RLRRLinear.swap(
+                    linear, groups=groups, **self.options
+                )
+        if self.tune_norms:
+            for site, norm in block.norms.items():
+                parts[f'norm_{site}'] = SSFLayerNorm.swap(norm, self.init)
+        return parts
+
+    def _drop_branches(self, blocks: list[Block]) -> None:
+        for i, block in enumerate(blocks):
+            rate = self.branch_dropout * i / max(len(blocks) - 1, 1)
+            dropout = nn.Dropout(rate)
+            self.blocks[i]['dropout'] = dropout
+            for branch in block.branches.values():
+                branch.register_forward_pre_hook(Before(dropout))

@@ -1,0 +1,91 @@
+"""Visual prompt tuning of a frozen ViT (ECCV 2022), a baseline of RLRR."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.vpt import Prompts
+from ..registry import TUNERS
+from .anatomy import vit_stage
+from .base import CannotMerge
+from .lean import ThroughTrunk
+
+
+@TUNERS.register_module()
+class VPT(ThroughTrunk):
+    """Prompt tokens behind the class token of a ViT.
+
+    Outputs of the backbone have no prompts in them: between layers they are
+    taken out and carried along.
+
+    Args:
+        tokens: Prompts of a layer (T). The RLRR paper compares with counts
+            that VPT's authors chose for each data set.
+        deep: Whether every layer has prompts of its own (VPT-Deep) or only
+            the first (VPT-Shallow).
+        stochastic_trunk: See :class:`Tuner`.
+        memory: See :class:`ThroughTrunk`.
+    """
+
+    def __init__(
+        self,
+        tokens: int = 50,
+        deep: bool = True,
+        stochastic_trunk: bool = False,
+        memory: str = 'lean',
+    ) -> None:
+        super().__init__(stochastic_trunk, memory)
+        self.tokens = tokens
+        self.deep = deep
+        self._carried: Tensor | None = None
+
+    def build(self, backbone: nn.Module) -> None:
+        blocks = vit_stage(backbone, type(self).__name__).blocks
+        super().build(backbone)
+        kernel = backbone.patch_embed.projection.weight
+        self.prompts = Prompts(
+            blocks[0].width,
+            self.tokens,
+            len(blocks) if self.deep else 1,
+            patch_values=kernel[0].numel(),
+        )
+        for i, block in enumerate(blocks):
+            block.module.register_forward_pre_hook(partial(self._insert, i))
+            block.module.register_forward_hook(self._take_out)
+        # Also when the forward fails.
+        backbone.register_forward_hook(self._clear, always_call=True)
+
+    def merge(self) -> dict[str, Tensor]:
+        """Refuse.
+
+        Raises:
+            CannotMerge: Always: the prompts are tokens, not weights.
+        """
+        raise CannotMerge(
+            'VPT cannot be merged into a stock checkpoint, because prompts '
+            'are further tokens that attention reads: no weight of the stock '
+            'model computes the same. Ship the tuned model with mmlowrank'
+        )
+
+    def _insert(
+        self, i: int, module: nn.Module, args: tuple[Tensor]
+    ) -> tuple[Tensor]:
+        x = args[0]
+        prompts = self._carried
+        if self.deep or i == 0:
+            prompts = self.prompts(i, len(x)).to(x.dtype)
+        front = self.backbone.num_extra_tokens
+        return (torch.cat([x[:, :front], prompts, x[:, front:]], 1),)
+
+    def _take_out(
+        self, module: nn.Module, args: tuple[Tensor], out: Tensor
+    ) -> Tensor:
+        front = self.backbone.num_extra_tokens
+        back = front + self.tokens
+        if not self.deep:
+            self._carried = out[:, front:back]
+        return torch.cat([out[:, :front], out[:, back:]], 1)
+
+    def _clear(self, *_: object) -> None:
+        self._carried = None

@@ -1,0 +1,112 @@
+"""Merge a tuned checkpoint into one of the stock model.
+
+python tools/model_converters/merge.py CONFIG CHECKPOINT OUT [--size 224]
+
+Works for methods that are linear in their inputs (LoRA, RLRR, SSF, FacT,
+ARC) or train stock tensors only (Full, BitFit, ...); others are refused with
+the reason. OUT is loaded into the stock model and run before it gets its
+name; it needs no mmlowrank.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
+
+from mmlowrank.checkpoint.merge import (
+    backbone_of,
+    merged_state_dict,
+    save_checked,
+)
+from mmlowrank.models.tuned_backbone import stock_config
+from mmlowrank.tuners import CannotMerge
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config the model was trained with')
+    parser.add_argument('checkpoint', help='checkpoint of the tuned model')
+    parser.add_argument('out', type=Path, help='stock checkpoint to write')
+    parser.add_argument(
+        '--size',
+        type=int,
+        help='of the image that both models are compared on; defaults to '
+        "the backbone's img_size, or 224",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in training',
+    )
+    args = parser.parse_args()
+    for name in (args.config, args.checkpoint):
+        if not Path(name).is_file():
+            raise SystemExit(f'There is no file {name}')
+    if args.out.exists():
+        raise SystemExit(f'{args.out} exists; remove it or choose another')
+    if not args.out.parent.is_dir():
+        raise SystemExit(f'There is no folder {args.out.parent}')
+    return args
+
+
+def image(backbone: torch.nn.Module, size: int | None) -> torch.Tensor:
+    """Return a random image that the backbone takes: (1, 3, h, w)."""
+    shape = getattr(backbone, 'img_size', (224, 224))
+    if size is not None:
+        shape = (size, size)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, *shape, generator=generator)
+
+
+def build(cfg: Config) -> torch.nn.Module:
+    """Build ``cfg.model`` in its scope, with random weights."""
+    scope = cfg.get('default_scope', 'mmengine')
+    with DefaultScope.overwrite_default_scope(scope):
+        return MODELS.build(cfg.model)
+
+
+def main() -> None:
+    """Build, load, merge, check, write."""
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    tuned = build(cfg)
+    checkpoint = CheckpointLoader.load_checkpoint(
+        args.checkpoint, map_location='cpu'
+    )
+    try:
+        tuned.load_state_dict(checkpoint.get('state_dict', checkpoint))
+    except RuntimeError as error:
+        lines = ' '.join(str(error).split())[:400]
+        raise SystemExit(
+            f'{args.checkpoint} is not a checkpoint of {args.config}: '
+            f'{lines} ... Give the config it was trained with'
+        ) from None
+    try:
+        merged = merged_state_dict(tuned)
+        stock_backbone = stock_config(cfg.model.backbone)
+    except (CannotMerge, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    cfg.model.backbone = ConfigDict(stock_backbone)
+    stock = build(cfg)
+    meta = dict(dataset_meta=checkpoint.get('meta', {}).get('dataset_meta'))
+    x = image(backbone_of(stock), args.size)
+    try:
+        difference = save_checked(merged, meta, args.out, tuned, stock, x)
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from None
+    print(
+        f'{args.out}: {len(merged)} tensors. Read back into the stock model '
+        f'and run on a {x.shape[2]} x {x.shape[3]} image: outputs differ by '
+        f'at most {difference:.1e} of the largest. The backbone is now\n'
+        f'{Config(dict(backbone=stock_backbone)).pretty_text}'
+    )
+
+
+if __name__ == '__main__':
+    main()
