@@ -182,7 +182,13 @@ class Tuner(nn.Module):
         """
         stock = self.backbone
         tuner = stock._modules.pop(CHILD)
-        before = {n: p._version for n, p in stock.named_parameters()}
+        # Loading is not strict and says nothing; a write counts up the
+        # tensor's version. From the moment of loading, because some stock
+        # parts draw their weights just before.
+        before = _versions(stock)
+        hook = stock.register_load_state_dict_pre_hook(
+            lambda module, *_: before.update(_versions(module))
+        )
         try:
             type(stock).init_weights(stock)
         except RuntimeError as error:
@@ -193,16 +199,13 @@ class Tuner(nn.Module):
                 'checkpoint'
             ) from error
         finally:
+            hook.remove()
             stock._modules[CHILD] = tuner
         if _checkpoint(stock) is None:
             return
-        # Loading is not strict and says nothing; a write counts up the
-        # tensor's version.
+        after = _versions(stock)
         silent = [
-            name
-            for name, parameter in stock.named_parameters()
-            if not name.startswith(f'{CHILD}.')
-            and parameter._version == before[name]
+            name for name, version in before.items() if after[name] == version
         ]
         self._report_unloaded(silent)
 
@@ -276,6 +279,10 @@ def tuners_of(model: nn.Module) -> dict[str, Tuner]:
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+def _versions(module: nn.Module) -> dict[str, int]:
+    return {name: p._version for name, p in module.named_parameters()}
 
 
 def _is_norm(module: nn.Module) -> bool:
