@@ -3,6 +3,7 @@
 import math
 
 from mmengine.optim.scheduler.param_scheduler import (
+    INF,
     OptimizerType,
     _ParamScheduler,
 )
@@ -34,6 +35,8 @@ class TimmCosineLR(_ParamScheduler):
         warmup_epochs: Length of the warm-up.
         warmup_lr: Rate in the first epochs, in every parameter group.
         min_lr: Rate at the end, in every parameter group.
+        end: Epoch from which the rate stays what it is. mmengine sets it to
+            the end of training.
         last_step: As in mmengine.
         verbose: As in mmengine.
 
@@ -48,6 +51,7 @@ class TimmCosineLR(_ParamScheduler):
         warmup_epochs: int = 0,
         warmup_lr: float = 0.0,
         min_lr: float = 0.0,
+        end: int = INF,
         last_step: int = -1,
         verbose: bool = False,
     ) -> None:
@@ -60,7 +64,9 @@ class TimmCosineLR(_ParamScheduler):
         self.warmup_epochs = warmup_epochs
         self.warmup_lr = warmup_lr
         self.min_lr = min_lr
-        super().__init__(optimizer, 'lr', last_step=last_step, verbose=verbose)
+        super().__init__(
+            optimizer, 'lr', end=end, last_step=last_step, verbose=verbose
+        )
 
     def _get_value(self) -> list[float]:
         return [self._value(lr) for lr in self.base_values]

@@ -281,10 +281,6 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _versions(module: nn.Module) -> dict[str, int]:
-    return {name: p._version for name, p in module.named_parameters()}
-
-
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, (nn.LayerNorm, nn.GroupNorm, *STATISTICS))
 
@@ -298,3 +294,7 @@ def _checkpoint(backbone: nn.Module) -> str | None:
 def _first_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ' '.join(lines[:2])
+
+
+def _versions(module: nn.Module) -> dict[str, int]:
+    return {name: p._version for name, p in module.named_parameters()}
