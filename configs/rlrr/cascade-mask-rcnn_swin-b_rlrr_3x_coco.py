@@ -14,6 +14,3 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(backbone=_base_.tuner)
-optim_wrapper = dict(
-    paramwise_cfg=dict(custom_keys={'.shift': dict(decay_mult=0.0)})
-)

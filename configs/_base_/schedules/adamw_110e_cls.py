@@ -10,15 +10,9 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=5e-5
     ),
-    # What the authors' code decays: the scales of RLRR, the weight of the
-    # head, and the scale and shift behind a ViT's patch projection. The
-    # shift of RLRR is a bias in the shape (1, out).
-    paramwise_cfg=dict(
-        custom_keys={
-            '.shift': dict(decay_mult=0.0),
-            'tuner.patch.': dict(decay_mult=1.0),
-        }
-    ),
+    # The authors' code decays the scales of RLRR and the weight of the head,
+    # as here by default, and the scale and shift behind a ViT's patches.
+    paramwise_cfg=dict(custom_keys={'tuner.patch.': dict(decay_mult=1.0)}),
 )
 param_scheduler = dict(
     type='mmlowrank.TimmCosineLR',
