@@ -182,13 +182,7 @@ class Tuner(nn.Module):
         """
         stock = self.backbone
         tuner = stock._modules.pop(CHILD)
-        # Loading is not strict and says nothing; a write counts up the
-        # tensor's version. From the moment of loading, because some stock
-        # parts draw their weights just before.
-        before = _versions(stock)
-        hook = stock.register_load_state_dict_pre_hook(
-            lambda module, *_: before.update(_versions(module))
-        )
+        before = {n: p._version for n, p in stock.named_parameters()}
         try:
             type(stock).init_weights(stock)
         except RuntimeError as error:
@@ -199,13 +193,16 @@ class Tuner(nn.Module):
                 'checkpoint'
             ) from error
         finally:
-            hook.remove()
             stock._modules[CHILD] = tuner
         if _checkpoint(stock) is None:
             return
-        after = _versions(stock)
+        # Loading is not strict and says nothing; a write counts up the
+        # tensor's version.
         silent = [
-            name for name, version in before.items() if after[name] == version
+            name
+            for name, parameter in stock.named_parameters()
+            if not name.startswith(f'{CHILD}.')
+            and parameter._version == before[name]
         ]
         self._report_unloaded(silent)
 
@@ -294,7 +291,3 @@ def _checkpoint(backbone: nn.Module) -> str | None:
 def _first_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return ' '.join(lines[:2])
-
-
-def _versions(module: nn.Module) -> dict[str, int]:
-    return {name: p._version for name, p in module.named_parameters()}
