@@ -21,8 +21,8 @@ model = dict(
     head=dict(type='VisionTransformerClsHead', num_classes=10, in_channels=64),
 )
 # A ViT learns by itself what is near to what: more epochs than the Swin.
-param_scheduler = dict(eta_max=2e-3, total_steps=100)
-train_cfg = dict(max_epochs=100, val_interval=100)
+param_scheduler = dict(eta_max=2e-3, total_steps=60)
+train_cfg = dict(max_epochs=60, val_interval=60)
 default_hooks = dict(checkpoint=dict(interval=10))
-# Where the other configs look for epoch_100.pth.
+# Where the other configs look for epoch_60.pth.
 work_dir = 'work_dirs/quickstart/pretrain-vit'
