@@ -25,6 +25,16 @@ MODEL_WRAPPERS = _child(
     'model_wrapper', 'MODEL_WRAPPERS', ['mmlowrank.engine']
 )
 HOOKS = _child('hook', 'HOOKS', ['mmlowrank.engine'])
+PARAM_SCHEDULERS = _child(
+    'parameter scheduler', 'PARAM_SCHEDULERS', ['mmlowrank.engine']
+)
+# These two need mmpretrain, so the package mmlowrank.datasets does not
+# import them; the first config that names one does.
+DATASETS = _child(
+    'dataset',
+    'DATASETS',
+    ['mmlowrank.datasets.vtab', 'mmlowrank.datasets.fgvc'],
+)
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     'optimizer wrapper constructor',
     'OPTIM_WRAPPER_CONSTRUCTORS',

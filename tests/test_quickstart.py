@@ -183,7 +183,8 @@ def test_detectors_start_from_the_pretrained_swin(work, monkeypatch):
         }
 
 
-def test_every_leaf_is_run_by_a_test():
+def test_every_leaf_is_known_to_a_test():
+    """Those below ``tuned`` are built in test_tune_digits.py."""
     timed = {
         'pretrain_swin-mini_digits',
         *(
@@ -191,9 +192,14 @@ def test_every_leaf_is_run_by_a_test():
             for method in ('fixed', 'full', 'lorand-b2r8')
         ),
     }
+    tuned = {
+        f'{backbone}-mini_{tuner}_30e_digits-turned'
+        for backbone in ('swin', 'vit')
+        for tuner in ('fixed', 'ssf', 'lora-r8', 'rlrr', 'full')
+    }
     assert {path.stem for path in CONFIGS.glob('*.py')} == timed | set(
         OTHER_HEADS
-    )
+    ) | {'pretrain_vit-mini_digits'} | tuned
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
@@ -51,6 +52,34 @@ def seconds_per_iteration(work_dir: str | Path) -> float:
         FileNotFoundError: If there are fewer than two log entries.
     """
     times: list[float] = []
+    for entries in _logs(work_dir):
+        training = [e['time'] for e in entries if 'loss' in e]
+        times += training[1:]
+    if not times:
+        raise FileNotFoundError(f'no training log in {work_dir}')
+    return statistics.median(times)
+
+
+def metric_by_epoch(work_dir: str | Path, metric: str) -> dict[int, float]:
+    """Return epoch -> a metric of the evaluation after it.
+
+    Of an epoch that a resumed run repeated, the last value counts.
+
+    Args:
+        work_dir: The ``--work-dir`` of tools/train.py.
+        metric: Its name in the log, e.g. ``'accuracy/top1'``.
+    """
+    values = {
+        entry['step']: entry[metric]
+        for entries in _logs(work_dir)
+        for entry in entries
+        if metric in entry
+    }
+    return dict(sorted(values.items()))
+
+
+def _logs(work_dir: str | Path) -> Iterator[list[dict]]:
+    """Yield the log entries of each start of a run, in order."""
     for path in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
         entries = []
         for line in path.read_text().splitlines():
@@ -59,8 +88,4 @@ def seconds_per_iteration(work_dir: str | Path) -> float:
                 entries.append(json.loads(line))
             except ValueError:
                 continue
-        training = [e['time'] for e in entries if 'loss' in e]
-        times += training[1:]
-    if not times:
-        raise FileNotFoundError(f'no training log in {work_dir}')
-    return statistics.median(times)
+        yield entries

@@ -1,11 +1,13 @@
-"""Training machinery: optimizer groups, hooks, the distributed wrapper."""
+"""Training machinery: optimizer groups, schedules, hooks, DDP wrapper."""
 
 from .ddp import TunerDistributedDataParallel
 from .freeze_audit import FreezeAuditHook
 from .optim_constructor import TunerOptimWrapperConstructor
+from .schedulers import TimmCosineLR
 
 __all__ = [
     'FreezeAuditHook',
+    'TimmCosineLR',
     'TunerDistributedDataParallel',
     'TunerOptimWrapperConstructor',
 ]

@@ -1,0 +1,53 @@
+"""One task of VTAB-1k, 224 x 224; who inherits names the task."""
+
+# VTAB_ROOT in the environment names another folder.
+data_root = '{{$VTAB_ROOT:data/vtab-1k}}'
+
+# Pillow decodes and resizes, as it did for the published results; its
+# bicubic filter widens when it shrinks an image, OpenCV's does not.
+read_and_resize = [
+    dict(
+        type='LoadImageFromFile',
+        imdecode_backend='pillow',
+        color_type='color_ignore_orientation',
+    ),
+    dict(
+        type='Resize',
+        scale=(224, 224),
+        interpolation='bicubic',
+        backend='pillow',
+    ),
+]
+pipeline = [*read_and_resize, dict(type='PackInputs')]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='mmlowrank.VTAB1k',
+        data_root=data_root,
+        split='train',
+        pipeline=pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=256,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='mmlowrank.VTAB1k',
+        data_root=data_root,
+        split='test',
+        test_mode=True,
+        pipeline=pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='Accuracy', topk=(1,))
+test_evaluator = val_evaluator

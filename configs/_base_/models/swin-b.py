@@ -1,0 +1,36 @@
+"""Swin-B classifier at 224 x 224, pre-trained on ImageNet-22k."""
+
+default_scope = 'mmpretrain'
+visualizer = dict(
+    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
+)
+
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='mmlowrank.TunedBackbone',
+        convert_weights=True,
+        backbone=dict(
+            type='SwinTransformer',
+            arch='base',
+            img_size=224,
+            drop_path_rate=0.1,
+            init_cfg=dict(
+                type='Pretrained',
+                checkpoint='https://github.com/SwinTransformer/storage/'
+                'releases/download/v1.0.0/'
+                'swin_base_patch4_window7_224_22k.pth',
+            ),
+        ),
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        in_channels=1024,
+        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+    ),
+)
+# Those of its pre-training.
+data_preprocessor = dict(
+    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)

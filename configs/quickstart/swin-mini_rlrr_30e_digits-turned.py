@@ -1,0 +1,13 @@
+r"""RLRR on the small Swin: digits on their side, black on white.
+
+    python tools/train.py \
+        configs/quickstart/swin-mini_rlrr_30e_digits-turned.py
+"""
+
+_base_ = [
+    '_base_/models/swin-mini_cls.py',
+    '_base_/datasets/digits_turned.py',
+    '_base_/schedules/adamw_30e_cls.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(backbone=dict(tuner=dict(type='RLRR')))

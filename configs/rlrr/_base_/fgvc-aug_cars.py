@@ -1,0 +1,10 @@
+"""StanfordCars, with the settings of the authors' code for AugReg."""
+
+_base_ = './fgvc-aug.py'
+
+num_classes = 196
+dropout = 0.2
+train_dataloader = dict(dataset=dict(name='StanfordCars'))
+val_dataloader = dict(dataset=dict(name='StanfordCars'))
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=5e-2))

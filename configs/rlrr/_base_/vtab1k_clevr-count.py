@@ -1,0 +1,14 @@
+"""Clevr-Count of VTAB-1k, with the settings of the authors' code."""
+
+_base_ = [
+    '../../_base_/datasets/vtab1k-flip.py',
+    '../../_base_/schedules/adamw_110e_cls.py',
+    '../../_base_/default_runtime.py',
+]
+
+num_classes = 8
+dropout = 0.5
+train_dataloader = dict(dataset=dict(task='clevr_count'))
+val_dataloader = dict(dataset=dict(task='clevr_count'))
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(lr=5e-3, weight_decay=5e-5))

@@ -1,0 +1,14 @@
+"""Flowers102 of VTAB-1k, with the settings of the authors' code."""
+
+_base_ = [
+    '../../_base_/datasets/vtab1k.py',
+    '../../_base_/schedules/adamw_110e_cls.py',
+    '../../_base_/default_runtime.py',
+]
+
+num_classes = 102
+dropout = 0.3
+train_dataloader = dict(dataset=dict(task='oxford_flowers102'))
+val_dataloader = dict(dataset=dict(task='oxford_flowers102'))
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(lr=3e-3, weight_decay=5e-2))

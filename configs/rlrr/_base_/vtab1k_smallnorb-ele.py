@@ -1,0 +1,14 @@
+"""sNORB-Ele of VTAB-1k, with the settings of the authors' code."""
+
+_base_ = [
+    '../../_base_/datasets/vtab1k-flip.py',
+    '../../_base_/schedules/adamw_110e_cls.py',
+    '../../_base_/default_runtime.py',
+]
+
+num_classes = 9
+dropout = 0.3
+train_dataloader = dict(dataset=dict(task='smallnorb_ele'))
+val_dataloader = dict(dataset=dict(task='smallnorb_ele'))
+test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(lr=1e-3, weight_decay=5e-5))

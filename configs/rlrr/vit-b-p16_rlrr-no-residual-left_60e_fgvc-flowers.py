@@ -1,0 +1,17 @@
+r"""RLRR (left scale only, no residual) on ViT-B/16: Oxford Flowers of FGVC.
+
+Paper (table 6): top-1 accuracy 99.5. Not run here.
+
+    python tools/train.py --amp \
+        configs/rlrr/vit-b-p16_rlrr-no-residual-left_60e_fgvc-flowers.py
+"""
+
+_base_ = [
+    '_base_/fgvc_flowers.py',
+    '../_base_/models/vit-b-p16.py',
+    '../_base_/tuners/rlrr-no-residual-left_cls.py',
+]
+model = dict(
+    backbone=dict(tuner=dict(_base_.tuner, branch_dropout=_base_.dropout)),
+    head=dict(num_classes=_base_.num_classes),
+)

@@ -1,0 +1,17 @@
+r"""RLRR on ViT-B/16: Stanford Cars of FGVC.
+
+Paper (table 3): top-1 accuracy 87.0. Not run here.
+
+    python tools/train.py --amp \
+        configs/rlrr/vit-b-p16_rlrr_60e_fgvc-cars.py
+"""
+
+_base_ = [
+    '_base_/fgvc_cars.py',
+    '../_base_/models/vit-b-p16.py',
+    '../_base_/tuners/rlrr_cls.py',
+]
+model = dict(
+    backbone=dict(tuner=dict(_base_.tuner, branch_dropout=_base_.dropout)),
+    head=dict(num_classes=_base_.num_classes),
+)

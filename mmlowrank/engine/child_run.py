@@ -1,0 +1,105 @@
+"""Run tools/train.py in a process of its own, with progress and a log."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_COUNT = re.compile(r'Epoch\((train|val)\) +\[(\d+)\]\[ *(\d+)/ *(\d+)\]')
+
+
+class ChildFailed(RuntimeError):
+    """A training run failed; the text holds the end of its log."""
+
+
+def stop_like_ctrl_c() -> None:
+    """Let a killed process end its child, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def train(
+    script: Path,
+    name: str,
+    config: Path,
+    work_dir: Path,
+    options: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+) -> float:
+    """Train a config that counts in epochs, or go on with it.
+
+    What it prints goes to ``work_dir/train.log``; what is shown is ``name``
+    and how far it is.
+
+    Args:
+        script: tools/train.py.
+        name: Shown before the progress.
+        config: Config file.
+        work_dir: Where logs and checkpoints go.
+        options: Other arguments of tools/train.py.
+        env: The environment, if not this one.
+
+    Returns:
+        The seconds that it took.
+
+    Raises:
+        ChildFailed: If training fails.
+        KeyboardInterrupt: If this process is interrupted; the child has
+            ended by then.
+    """
+    command = [sys.executable, script, config, '--work-dir', work_dir]
+    command += ['--resume', 'auto', *options]
+    work_dir.mkdir(parents=True, exist_ok=True)
+    log = work_dir / 'train.log'
+    begin = time.monotonic()
+    with (
+        log.open('wb') as file,
+        subprocess.Popen(
+            [str(word) for word in command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=env,
+        ) as process,
+    ):
+        try:
+            while process.poll() is None:
+                seconds = time.monotonic() - begin
+                _show(f'{name}  {_progress(log)}  {seconds:.0f} s', seconds)
+                time.sleep(1)
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise
+    if process.returncode:
+        lines = log.read_text(errors='replace').splitlines()
+        raise ChildFailed(
+            '\n'.join([*lines[-15:], f'{name} failed. The whole log is {log}'])
+        )
+    return time.monotonic() - begin
+
+
+def say(text: str) -> None:
+    """Print a line that stays, in the place of the moving one."""
+    clear = '\r\033[K' if sys.stdout.isatty() else ''
+    print(f'{clear}{text}', flush=True)
+
+
+def _show(text: str, seconds: float) -> None:
+    """Print on one line that moves; in a file, a line each half minute."""
+    if sys.stdout.isatty():
+        print(f'\r{text}\033[K', end='', flush=True)
+    elif int(seconds) % 30 == 0:
+        print(text, flush=True)
+
+
+def _progress(log: Path) -> str:
+    """Return how far the newest line of a log is."""
+    with log.open('rb') as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        found = _COUNT.findall(file.read().decode(errors='replace'))
+    if not found:
+        return 'starts'
+    kind, epoch, step, steps = found[-1]
+    return f'epoch {epoch} {kind} {step}/{steps}'
