@@ -2,15 +2,21 @@
 
 from .adapter import Adapter
 from .adaptformer import AdaptFormer
+from .adaptive_mixing import AdaptiveMixing, build_mixing
 from .e3va import LowRankAdapter, StandardAdapter
 from .lora import LoRA
 from .lorand import LoRand
+from .lors import LORSAdaptive, LORSStatic
 
 __all__ = [
     'AdaptFormer',
     'Adapter',
+    'AdaptiveMixing',
+    'LORSAdaptive',
+    'LORSStatic',
     'LoRA',
     'LoRand',
     'LowRankAdapter',
     'StandardAdapter',
+    'build_mixing',
 ]
