@@ -5,16 +5,26 @@ and AdaMixer papers count decoders. Norms, activations and sampling, a
 percent of a detector, are not counted.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils import flop_counter
 
+
+def _product(
+    _: torch.Size, a: torch.Size, b: torch.Size, **kwargs: Any
+) -> int:
+    """Return the operations of ``out.addmm_(a, b)`` or ``baddbmm_``."""
+    return 2 * math.prod(a) * b[-1]
+
+
 # PyTorch has formulas for the functional forms only.
 _IN_PLACE = {
-    torch.ops.aten.addmm_: flop_counter.addmm_flop,
-    torch.ops.aten.baddbmm_: flop_counter.baddbmm_flop,
+    torch.ops.aten.addmm_: _product,
+    torch.ops.aten.baddbmm_: _product,
 }
 
 
@@ -37,6 +47,8 @@ def count_multiply_adds(
     counter = flop_counter.FlopCounterMode(
         display=False, custom_mapping=_IN_PLACE
     )
+    # What is made once, such as merged weights, is not of an image.
+    model(images, mode='tensor')
     with counter:
         model(images, mode='tensor')
     # The counter counts a multiplication and an addition as two.

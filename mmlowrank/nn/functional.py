@@ -288,7 +288,8 @@ class _NormMLP(torch.autograd.Function):
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast to the autocast type, as the elementary products would be."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    # The meta device, on which models are counted, knows no autocast.
+    if device == 'meta' or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor.to(dtype) for tensor in tensors)

@@ -67,10 +67,10 @@ def main() -> None:
                 module.merge_at_eval = False
         try:
             counts = count_multiply_adds(model, args.shape)
-        except (NotImplementedError, RuntimeError) as error:
+        except (NotImplementedError, RuntimeError, TypeError) as error:
             raise SystemExit(
                 f'{path} does not run without data: {error}. This tool '
-                'counts models that need no operator of mmcv, such as NMS'
+                'counts models that need neither data samples nor NMS'
             ) from error
         if args.json:
             print(json.dumps({'config': path, **counts}))

@@ -81,9 +81,8 @@ def main() -> None:
         f'{"autocast" if args.amp else "fp32"}, {device}, '
         f'{torch.get_num_threads()} threads, median of {args.repeats}'
     )
-    print(
-        f'{"training":<20}{"saved MiB":>11}{"fwd s":>9}{"bwd s":>9}{"sum s":>9}'
-    )
+    columns = ''.join(f'{name:>9}' for name in ('fwd s', 'bwd s', 'sum s'))
+    print(f'{"training":<20}{"saved MiB":>11}{columns}')
     for r in trained:
         print(
             f'{r.method:<20}{r.saved_bytes / 2**20:>11.1f}'

@@ -27,7 +27,8 @@ class AdaMixerQueries(nn.Module):
 
     def __init__(self, num_queries: int = 100, embed_dims: int = 256) -> None:
         super().__init__()
-        boxes = torch.tensor([0.5, 0.5, 1.0, 1.0]).repeat(num_queries, 1)
+        boxes = torch.ones(num_queries, 4)
+        boxes[:, :2] = 0.5
         self.boxes = nn.Parameter(boxes, requires_grad=False)
         self.content = nn.Parameter(torch.randn(num_queries, embed_dims))
 
