@@ -123,9 +123,14 @@ class LORSStatic(nn.Module):
         return F.linear(x, weight, bias) + (x @ b) @ a
 
     @torch.no_grad()
-    def merged(self, stage: int) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias of the linear layer that a stage is."""
+    def merged(self, stage: int) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of the linear layer that a stage is.
+
+        AdaMixer's layer has a bias; where there is none here, it is zero.
+        """
         weight, bias, b, a = self.tensors(stage)
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
         return weight + (b @ a).t(), bias
 
 
