@@ -71,7 +71,8 @@ class SetCriterion(nn.Module):
         Raises:
             FloatingPointError: If a prediction is not finite.
         """
-        logits = logits.float()
+        # Half precision becomes float32.
+        logits = logits.to(boxes.dtype)
         if not (logits.isfinite().all() and boxes.isfinite().all()):
             raise FloatingPointError(
                 'AdaMixer predicts numbers that are not finite, so they '

@@ -167,7 +167,7 @@ class AdaMixerDecoder(nn.Module):
             rescale: Return boxes in pixels of the original image.
         """
         results = []
-        scores = output.logits.float().sigmoid().flatten(1)
+        scores = output.logits.to(output.boxes.dtype).sigmoid().flatten(1)
         keep = self.max_per_img or output.logits.shape[1]
         for score, boxes, sample in zip(
             scores, output.boxes, data_samples, strict=True
