@@ -1,5 +1,11 @@
 """Models that a config names with ``type='mmlowrank.X'``."""
 
+from .mmdet_only import (
+    AdaMixer,
+    AdaMixerDecoder,
+    AdaMixerNeck,
+    AdaMixerQueries,
+)
 from .multi_task import MultiTaskE3VA
 from .tuned_backbone import (
     SwinAdapter,
@@ -19,6 +25,10 @@ from .tuned_backbone import (
 )
 
 __all__ = [
+    'AdaMixer',
+    'AdaMixerDecoder',
+    'AdaMixerNeck',
+    'AdaMixerQueries',
     'MultiTaskE3VA',
     'SwinARC',
     'SwinAdaptFormer',

@@ -2,9 +2,11 @@
 
 from .adapter import Adapter
 from .adaptformer import AdaptFormer
+from .adaptive_mixing import AdaptiveMixing, build_mixing
 from .e3va import LowRankAdapter, StandardAdapter
 from .lora import LoRA
 from .lorand import LoRand
+from .lors import LORSAdaptive, LORSStatic
 from .rlrr import RLRRLinear
 from .ssf import SSF
 
@@ -12,9 +14,13 @@ __all__ = [
     'SSF',
     'AdaptFormer',
     'Adapter',
+    'AdaptiveMixing',
+    'LORSAdaptive',
+    'LORSStatic',
     'LoRA',
     'LoRand',
     'LowRankAdapter',
     'RLRRLinear',
     'StandardAdapter',
+    'build_mixing',
 ]

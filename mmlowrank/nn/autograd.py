@@ -10,7 +10,8 @@ from torch import Tensor
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast to the autocast type, as the elementary products would be."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    # The meta device, on which models are counted, knows no autocast.
+    if device == 'meta' or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor.to(dtype) for tensor in tensors)

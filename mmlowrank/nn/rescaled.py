@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .functional import _autocast, _through_twin
+from .autograd import autocast, through_twin
 
 
 def rescaled_weight_plain(
@@ -97,7 +97,7 @@ def rescaled_linear(
     Returns:
         (..., out), under autocast in the autocast type.
     """
-    (x,) = _autocast(x)
+    (x,) = autocast(x)
     return _RescaledLinear.apply(x, weight, bias, left, right, shift, residual)
 
 
@@ -118,7 +118,7 @@ class _RescaledWeight(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = (*ctx.saved_tensors, ctx.residual)
         if torch.is_grad_enabled():
-            return _through_twin(rescaled_weight_plain, ctx, inputs, grad)
+            return through_twin(rescaled_weight_plain, ctx, inputs, grad)
         needs = ctx.needs_input_grad[:3]
         return (*_weight_grads(grad.clone(), *inputs, needs), None)
 
@@ -137,7 +137,7 @@ class _RescaledLinear(torch.autograd.Function):
         x, weight, bias, left, right, shift = ctx.saved_tensors
         if torch.is_grad_enabled():
             inputs = (*ctx.saved_tensors, ctx.residual)
-            return _through_twin(rescaled_linear_plain, ctx, inputs, grad)
+            return through_twin(rescaled_linear_plain, ctx, inputs, grad)
         (
             need_x,
             need_weight,

@@ -1,0 +1,37 @@
+"""AdamW for 12 epochs of COCO, 8 GPUs x 2 images, as AdaMixer and LORS."""
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='mmlowrank.TunerOptimWrapperConstructor',
+    optimizer=dict(
+        type='AdamW', lr=2.5e-5, betas=(0.9, 0.999), weight_decay=1e-4
+    ),
+    clip_grad=dict(max_norm=1.0),
+    # Everything decays alike.
+    paramwise_cfg=dict(norm_decay_mult=1.0, bias_decay_mult=1.0),
+)
+param_scheduler = [
+    dict(
+        type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500
+    ),
+    dict(
+        type='MultiStepLR',
+        by_epoch=True,
+        begin=0,
+        end=12,
+        milestones=[8, 11],
+        gamma=0.1,
+    ),
+]
+auto_scale_lr = dict(enable=False, base_batch_size=16)
+
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=1)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+# The hooks that depend on the loop; mmengine adds its other default hooks.
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+)
+log_processor = dict(window_size=50, by_epoch=True)

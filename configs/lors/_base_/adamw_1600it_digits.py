@@ -1,0 +1,21 @@
+"""AdamW for 1600 iterations of batch 4, and boxes as the only metric."""
+
+_base_ = '../../quickstart/_base_/schedules/adamw_640it.py'
+
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-3, weight_decay=0.01),
+    clip_grad=dict(max_norm=1.0),
+    # Pre-trained weights move less than the new neck and decoder.
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.25)}),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=0.02,
+        by_epoch=False,
+        begin=100,
+        end=1600,
+    ),
+]
+train_cfg = dict(max_iters=1600)

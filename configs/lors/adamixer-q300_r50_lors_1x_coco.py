@@ -1,0 +1,16 @@
+r"""AdaMixer with LORS on ResNet-50: 300 queries, COCO.
+
+Paper (table 2): box AP 44.1. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/lors/adamixer-q300_r50_lors_1x_coco.py 8
+"""
+
+_base_ = [
+    '../_base_/models/adamixer_r50.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/adamixer_1x_coco.py',
+    '../_base_/decoders/lors.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(decoder=_base_.lors, queries=dict(num_queries=300))

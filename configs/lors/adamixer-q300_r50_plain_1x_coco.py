@@ -1,0 +1,15 @@
+r"""AdaMixer on ResNet-50: 300 queries, COCO.
+
+Paper (table 2): box AP 44.1. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/lors/adamixer-q300_r50_plain_1x_coco.py 8
+"""
+
+_base_ = [
+    '../_base_/models/adamixer_r50.py',
+    '../_base_/datasets/coco_detection.py',
+    '../_base_/schedules/adamixer_1x_coco.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(queries=dict(num_queries=300))

@@ -1,0 +1,16 @@
+r"""AdaMixer with LORS on Swin-S: 300 queries, COCO.
+
+Paper (table 3): box AP 51.8. Not run here.
+
+    bash tools/dist_train.sh \
+        configs/lors/adamixer-q300_swin-s_lors_3x_coco.py 8
+"""
+
+_base_ = [
+    '../_base_/models/adamixer_swin-s.py',
+    '../_base_/datasets/coco_detection_crop.py',
+    '../_base_/schedules/adamixer_3x-swin_coco.py',
+    '../_base_/decoders/lors.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(decoder=_base_.lors, queries=dict(num_queries=300))

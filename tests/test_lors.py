@@ -1,0 +1,508 @@
+"""LORS and adaptive mixing against the papers' equations written out."""
+
+import copy
+import itertools
+import math
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmlowrank.nn import LORSAdaptive, LORSStatic, build_mixing
+from mmlowrank.nn.mixing import adaptive_mixing, adaptive_mixing_plain
+from mmlowrank.nn.mixing_matrices import (
+    CastOnce,
+    MixingSizes,
+    generate_mixing,
+    generate_mixing_plain,
+)
+
+DOUBLE = torch.float64
+# Two groups of 64 points on 256 channels: the paper's layout.
+PAPER = MixingSizes(groups=2, channels=128, in_points=64, out_points=128)
+ODD = MixingSizes(groups=3, channels=5, in_points=3, out_points=7)
+EMBED_DIMS, QUERIES = 11, 4  # the queries are not as wide as the features
+
+
+def draw(*shape, dtype=DOUBLE):
+    return torch.randn(*shape, dtype=dtype).requires_grad_()
+
+
+def generate_inputs(dtype=DOUBLE, terms=2, shared=True, bias=True):
+    groups, channels, points, outs = sizes = MixingSizes(2, 3, 2, 4)
+    rank, dims = 2, 3
+    tensors = [
+        draw(QUERIES, dims, dtype=dtype),
+        draw(sizes.rows, dims, dtype=dtype) if shared else None,
+        draw(sizes.rows, dtype=dtype) if shared and bias else None,
+    ]
+    if not terms:
+        return [*tensors, *[None] * 5], (sizes,)
+    factors = [
+        (QUERIES, 2 * groups * terms * rank**2),
+        (groups, terms, channels, rank),
+        (groups, terms, rank, channels),
+        (groups, terms, points, rank),
+        (groups, terms, rank, outs),
+    ]
+    return [*tensors, *(draw(*s, dtype=dtype) for s in factors)], (sizes,)
+
+
+def mixing_inputs(dtype=DOUBLE, rank=2, bias=True):
+    groups, channels, points, outs = MixingSizes(2, 3, 2, 4)
+    out, width = 5, groups * channels * outs
+    shapes = [
+        (groups, QUERIES, points, channels),
+        (groups, QUERIES, channels, channels),
+        (groups, QUERIES, points, outs),
+        (out, width),
+        (out,) if bias else None,
+        (width, rank) if rank else None,
+        (rank, out) if rank else None,
+    ]
+    tensors = [s and draw(*s, dtype=dtype) for s in shapes]
+    return tensors, (1e-5,)
+
+
+GENERATE = (generate_mixing, generate_mixing_plain, generate_inputs)
+MIXING = (adaptive_mixing, adaptive_mixing_plain, mixing_inputs)
+FUNCTIONS = {
+    'generate': (*GENERATE, {}),
+    'generate, no bias': (*GENERATE, dict(bias=False)),
+    'generate, shared only': (*GENERATE, dict(terms=0)),
+    'generate, private only': (*GENERATE, dict(shared=False)),
+    'mixing': (*MIXING, {}),
+    'mixing, no bias': (*MIXING, dict(bias=False)),
+    'mixing, plain projection': (*MIXING, dict(rank=0)),
+}
+every = pytest.mark.parametrize('name', FUNCTIONS)
+
+
+def both(name, dtype=DOUBLE):
+    """Return the function, its twin and inputs; None are bound."""
+    torch.manual_seed(0)
+    function, plain, make, options = FUNCTIONS[name]
+    tensors, rest = make(dtype, **options)
+
+    def bound(which):
+        def call(*given):
+            given = iter(given)
+            filled = [None if t is None else next(given) for t in tensors]
+            out = which(*filled, *rest)
+            return out if isinstance(out, tuple) else (out,)
+
+        return call
+
+    inputs = [t for t in tensors if t is not None]
+    if name == 'generate, private only':
+        # Its E come from a layer outside: the query is not read.
+        inputs[0].requires_grad_(False)
+    return bound(function), bound(plain), inputs
+
+
+@every
+def test_gradcheck(name):
+    function, _, inputs = both(name)
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+@every
+def test_double_backward_goes_through_the_twin(name):
+    function, _, inputs = both(name)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@every
+def test_every_choice_of_needed_gradients(name):
+    function, plain, inputs = both(name)
+    trained = [t for t in inputs if t.requires_grad]
+    for choice in itertools.product([True, False], repeat=len(trained)):
+        if not any(choice):
+            continue
+        for tensor, needed in zip(trained, choice, strict=True):
+            tensor.requires_grad_(needed)
+        needed = list(itertools.compress(trained, choice))
+        ours, theirs = function(*inputs), plain(*inputs)
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        seeds = [torch.randn_like(out) for out in ours]
+        outs = [i for i, out in enumerate(theirs) if out.requires_grad]
+        for one, other in zip(
+            torch.autograd.grad(
+                [ours[i] for i in outs],
+                needed,
+                [seeds[i] for i in outs],
+                allow_unused=True,
+            ),
+            torch.autograd.grad(
+                [theirs[i] for i in outs],
+                needed,
+                [seeds[i] for i in outs],
+                allow_unused=True,
+            ),
+            strict=True,
+        ):
+            # float64 sums in another order.
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@every
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_is_as_near_as_the_twin(name, dtype):
+    function, plain, inputs = both(name, torch.float32)
+    exact_inputs = [
+        t.detach().double().requires_grad_(t.requires_grad) for t in inputs
+    ]
+    exact = plain(*exact_inputs)
+    with torch.autocast('cpu', dtype):
+        ours = function(*inputs)
+    seeds = [torch.randn_like(out) for out in exact]
+    trained = [t for t in inputs if t.requires_grad]
+    grads = torch.autograd.grad(ours, trained, [s.to(dtype) for s in seeds])
+    references = torch.autograd.grad(
+        exact, [t for t in exact_inputs if t.requires_grad], seeds
+    )
+    assert {out.dtype for out in ours} == {dtype}
+    assert {grad.dtype for grad in grads} == {torch.float32}
+    # bfloat16 keeps 8 bits, float16 11: 5 % of the largest entry; twice as
+    # much behind two normalisations.
+    share = 0.1 if name.startswith('mixing') else 0.05
+    for one, other in zip((*ours, *grads), (*exact, *references), strict=True):
+        error = (one.double() - other).abs().max()
+        assert error <= share * other.abs().max() + 1e-3
+
+
+def saved_numbers(function, inputs):
+    saved = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        saved[storage.data_ptr()] = storage.nbytes() // tensor.itemsize
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        function(*inputs)
+    return sum(saved.values())
+
+
+@every
+def test_only_inputs_are_kept(name):
+    function, plain, inputs = both(name)
+    # All of them but, for the mixing, the bias; and E of private matrices.
+    assert saved_numbers(function, inputs) <= sum(t.numel() for t in inputs)
+    if name.startswith('mixing'):
+        assert saved_numbers(plain, inputs) > sum(t.numel() for t in inputs)
+
+
+def test_shared_tensors_are_cast_once():
+    weight = draw(3, dtype=torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        cast = CastOnce()
+        first = cast(weight)
+        assert first.dtype == torch.bfloat16
+        assert cast(weight) is first
+        assert cast(None) is None
+    assert CastOnce()(weight) is weight
+
+
+# --- the modules against equations 3 to 12, entry by entry
+
+
+def written_out(mixing, x, query, stage, rank_a, terms, rank_t):
+    """Return the mixing of one query as the paper's equations write it.
+
+    Args:
+        x: (groups, in_points, C), samples of the query.
+        query: (D,).
+    """
+    groups, channels, points, outs = mixing.generator.sizes
+    generator, output = mixing.generator, mixing.output
+    rows = channels**2 + points * outs
+    shared = generator.shared.weight @ query
+    if generator.shared.bias is not None:
+        shared = shared + generator.shared.bias
+    private = generator.private[stage]
+    codes = private.E.weight @ query
+    if private.E.bias is not None:
+        codes = codes + private.E.bias
+    codes = codes.view(2, groups, terms, rank_a, rank_a)
+    mixed = []
+    for g in range(groups):
+        own = shared[g * rows : (g + 1) * rows]
+        channel = own[: channels**2].view(channels, channels)
+        spatial = own[channels**2 :].view(points, outs)
+        for k in range(terms):  # equation 11
+            channel = channel + (
+                private.channel_B[g, k]
+                @ codes[0, g, k]
+                @ private.channel_A[g, k]
+            )
+            spatial = spatial + (
+                private.spatial_B[g, k]
+                @ codes[1, g, k]
+                @ private.spatial_A[g, k]
+            )
+        y = torch.relu(whitened(x[g] @ channel))  # equation 4
+        mixed.append(torch.relu(whitened((y.t() @ spatial).t())).flatten())
+    weight = output.weight.t()
+    b, a = output.B[stage], output.A[stage]
+    for k in range(b.shape[1] // rank_t):  # equation 8
+        part = slice(k * rank_t, (k + 1) * rank_t)
+        weight = weight + b[:, part] @ a[part]
+    bias = output.bias if output.biases is None else output.biases[stage]
+    result = torch.cat(mixed) @ weight
+    return result if bias is None else result + bias
+
+
+def whitened(matrix):
+    centred = matrix - matrix.mean()
+    return centred / (centred.square().mean() + 1e-5).sqrt()
+
+
+RANKS = dict(rank=[2, 3], terms=[2, 3])
+LAYOUTS = {
+    'official': {},
+    'paper counts': dict(generator_bias=False),
+    'K terms of T': dict(static=dict(rank=[3, 1], terms=[2, 1])),
+    'shared bias': dict(static=dict(rank=2, bias='shared')),
+    'no bias': dict(static=dict(rank=2, bias='none'), generator_bias=False),
+}
+
+
+def build(num_stages=2, sizes=ODD, seed=0, **options):
+    torch.manual_seed(seed)
+    mixing = build_mixing(EMBED_DIMS, sizes, num_stages, **options).double()
+    for parameter in mixing.parameters():
+        torch.nn.init.normal_(parameter)
+    return mixing
+
+
+def samples(sizes=ODD):
+    x = draw(sizes.groups, QUERIES, sizes.in_points, sizes.channels)
+    return x, draw(QUERIES, EMBED_DIMS)
+
+
+@pytest.mark.parametrize('stage', [0, 1])
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_equals_the_equations(layout, stage):
+    options = dict(adaptive=RANKS, static=dict(rank=2)) | LAYOUTS[layout]
+    mixing = build(**options)
+    x, query = samples()
+    ours = mixing(x, query, stage, CastOnce())
+    rank_t = options['static']['rank']
+    rank_t = rank_t if isinstance(rank_t, int) else rank_t[stage]
+    theirs = torch.stack(
+        [
+            written_out(
+                *(mixing, x[:, n], query[n], stage),
+                *(RANKS['rank'][stage], RANKS['terms'][stage], rank_t),
+            )
+            for n in range(QUERIES)
+        ]
+    )
+    # float64 in another order, behind two normalisations.
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    seed = torch.randn_like(ours)
+    inputs = [x, query, *mixing.parameters()]
+    pairs = zip(
+        torch.autograd.grad(ours, inputs, seed, allow_unused=True),
+        torch.autograd.grad(theirs, inputs, seed, allow_unused=True),
+        strict=True,
+    )
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
+COMBINATIONS = {
+    'plain': {},
+    'A': dict(adaptive=RANKS),
+    'T': dict(static=dict(rank=2)),
+    'both': dict(adaptive=RANKS, static=dict(rank=2)),
+    'both, no generator bias': dict(
+        adaptive=RANKS, static=dict(rank=2), generator_bias=False
+    ),
+    'both, no bias': dict(
+        adaptive=RANKS, static=dict(rank=2, bias='none'), generator_bias=False
+    ),
+    'shared only': dict(adaptive=dict(RANKS, parts='shared')),
+    'private only': dict(adaptive=dict(RANKS, parts='private')),
+}
+combinations = pytest.mark.parametrize('options', COMBINATIONS.values())
+
+
+@combinations
+def test_merged_equals_unmerged(options):
+    mixing = build(**options)
+    x, query = samples()
+    plain = mixing.merged()
+    assert not plain.is_lors
+    for stage in range(2):
+        with_grad = mixing(x, query, stage, CastOnce())
+        for other in (plain, mixing.eval()):
+            with torch.no_grad():
+                merged = other(x, query, stage, CastOnce())
+            # float64 in another order, behind two normalisations.
+            torch.testing.assert_close(
+                merged, with_grad.detach(), rtol=1e-10, atol=1e-10
+            )
+        mixing.train()
+
+
+@combinations
+def test_merged_state_dict_is_plain_adamixer(options):
+    merged = build(**options).merged().state_dict()
+    bias = options.get('generator_bias', True)
+    plain = build(generator_bias=bias).state_dict()
+    assert {k: v.shape for k, v in merged.items()} == {
+        k: v.shape for k, v in plain.items()
+    }
+
+
+def test_merged_weights_are_cached_and_dropped():
+    mixing = build(adaptive=RANKS, static=dict(rank=2))
+    x, query = samples()
+
+    def infer(own=mixing):
+        with torch.no_grad():
+            return own(x, query, 0, CastOnce())
+
+    mixing.eval()
+    first, merged = infer(), mixing._merged
+    assert merged is not None
+    infer()
+    assert mixing._merged is merged
+    # With gradients, the weights that train are the ones in use.
+    assert mixing(x, query, 0, CastOnce()).requires_grad
+    # Neither a copy nor a pickle carries the plain weights along.
+    assert copy.deepcopy(mixing)._merged is None
+    assert pickle.loads(pickle.dumps(mixing))._merged is None
+    assert not any('merged' in key for key in mixing.state_dict())
+
+    other = build(adaptive=RANKS, static=dict(rank=2), seed=1).eval()
+    mixing.load_state_dict(other.state_dict())
+    assert not torch.equal(infer(), first)
+    torch.testing.assert_close(infer(), infer(other))
+    with torch.no_grad():
+        mixing.output.A[0].mul_(2)
+    assert not torch.equal(infer(), infer(other))
+    mixing.train()
+    assert mixing._merged is None
+    mixing.merge_at_eval = False
+    mixing.eval()
+    infer()
+    assert mixing._merged is None
+
+
+@combinations
+def test_checkpointing_changes_nothing(options):
+    x, query = samples()
+    results = []
+    for with_cp in (False, True):
+        mixing = build(with_cp=with_cp, **options)
+        with torch.autocast('cpu', torch.bfloat16):
+            cast = CastOnce()
+            outs = [mixing(x, query, stage, cast) for stage in range(2)]
+        inputs = [x, query, *mixing.parameters()]
+        grads = torch.autograd.grad(outs, inputs, outs, allow_unused=True)
+        results.append([*outs, *grads])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_checkpointing_keeps_no_mixing_matrices():
+    numbers = []
+    for with_cp in (False, True):
+        mixing = build(1, PAPER, adaptive=dict(terms=[1]), with_cp=with_cp)
+        own = {p.untyped_storage().data_ptr() for p in mixing.parameters()}
+        x, query = samples(PAPER)
+        kept = set()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.add(t.untyped_storage().data_ptr()) or t,  # noqa: B023
+            lambda t: t,
+        ):
+            mixing(x, query, 0, CastOnce())
+        numbers.append(len(kept - own))
+    assert numbers[1] < numbers[0]
+
+
+def test_static_forward_is_its_merged_layer():
+    torch.manual_seed(0)
+    layer = LORSStatic(6, 4, num_stages=3, rank=2, terms=[1, 2, 3]).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(2, 5, 6, dtype=DOUBLE)
+    for stage in range(3):
+        expected = F.linear(x, *layer.merged(stage))
+        torch.testing.assert_close(layer(x, stage), expected)
+
+
+# --- the start
+
+
+def bound_of(tensor):
+    """Return the bound that a uniform draw of this size comes near."""
+    assert tensor.numel() > 500
+    return tensor.abs().max().item()
+
+
+@pytest.mark.parametrize('init', ['official', 'paper'])
+def test_lors_starts_as_the_authors_say(init):
+    """Bounds from the public code, or section 4.1 of the paper."""
+    torch.manual_seed(0)
+    generator = LORSAdaptive(64, PAPER, num_stages=2, terms=[1, 2], init=init)
+    output = LORSStatic(32768, 16, num_stages=2, init=init)
+    official = init == 'official'
+    for private in generator.private:
+        assert not private.E.weight.any() and not private.E.bias.any()
+        b_m, a_m, b_s, a_s = map(bound_of, private.factors())
+        expected = (
+            [6 / 2048, 6 / 2048, 6 / 1024, 6 / 2048]
+            if official
+            else [6 / 128, 6 / 16, 6 / 64, 6 / 16]
+        )
+        for found, square in zip((b_m, a_m, b_s, a_s), expected, strict=True):
+            assert found == pytest.approx(math.sqrt(square), rel=0.01)
+    shared = generator.shared
+    assert bound_of(shared.bias) == pytest.approx(1 / 8, rel=0.01)
+    if official:
+        assert not shared.weight.any()
+    else:
+        expected = math.sqrt(6 / 64)
+        assert bound_of(shared.weight) == pytest.approx(expected, rel=0.01)
+    gain = 1 if official else 6
+    expected = math.sqrt(gain / 32768)
+    assert bound_of(output.weight) == pytest.approx(expected, rel=0.01)
+    for b, a, bias in zip(output.B, output.A, output.biases, strict=True):
+        assert bound_of(b) == pytest.approx(math.sqrt(6 / 32768), rel=0.01)
+        assert not a.any() and not bias.any()
+
+
+def test_adamixer_starts_as_in_its_paper():
+    torch.manual_seed(0)
+    mixing = build_mixing(16, MixingSizes(2, 16, 8, 8), 2)
+    for linear in mixing.generator:
+        assert not linear.weight.any()
+        assert bound_of(linear.bias) == pytest.approx(1 / 4, rel=0.01)
+    for linear in mixing.output:
+        # Xavier, and the bias of nn.Linear.
+        expected = math.sqrt(6 / (256 + 16))
+        assert bound_of(linear.weight) == pytest.approx(expected, rel=0.01)
+        assert 0 < linear.bias.abs().max() <= 1 / 16
+
+
+@pytest.mark.parametrize(
+    ('options', 'sentence'),
+    [
+        (dict(adaptive=dict(terms=[1, 2, 3])), r'LORS\^A terms.*2 stages'),
+        (dict(adaptive=dict(terms=1, rank=[4])), r'LORS\^A rank.*2 stages'),
+        (dict(adaptive=dict(terms=0)), r'one positive number'),
+        (dict(static=dict(rank=[8, 0])), r'LORS\^T rank.*got \[8, 0\]'),
+        (dict(static=dict(bias=True)), 'no bias=True; it knows'),
+        (dict(static=dict(init='kaiming')), "no init='kaiming'"),
+        (dict(adaptive=dict(terms=1, parts='none')), "no parts='none'"),
+    ],
+    ids=str,
+)
+def test_wrong_options_are_refused(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        build_mixing(EMBED_DIMS, ODD, 2, **options)
