@@ -45,11 +45,11 @@ def check(name, options, rank):
         if parameter.grad is None:
             assert grad is None, (name, key)
             continue
-        # float64 sums in another order, through all stages.
+        # float64, but mmdet adds float32's epsilon to what it divides by.
         torch.testing.assert_close(
             grad,
             parameter.grad,
-            rtol=1e-8,
+            rtol=1e-6,
             atol=1e-8,
             msg=lambda text, key=key: f'{name} {key}: {text}',
         )
