@@ -54,19 +54,19 @@ class ThroughTrunk(Tuner):
             return
         for stage in transformer_stages(backbone, type(self).__name__):
             for block in stage.blocks:
-                self._make_lean(block)
+                _make_lean(block, self.plain_mlp)
 
-    def _make_lean(self, block: Block) -> None:
-        # A ViT's attention is one fused product already.
-        if hasattr(block.attention, 'relative_position_bias_table'):
-            lean = _LeanAttention(block.attention)
-            block.attention.forward = lean.forward
-        if not self.plain_mlp or block.width > _WIDEST_REBUILT_MLP:
-            return
-        if _is_plain(block.mlp):
-            lean = _LeanMLP(block.norms['ffn'], block.mlp)
-            block.norms['ffn'].forward = lean.norm
-            block.mlp.forward = lean.mlp
+
+def _make_lean(block: Block, plain_mlp: bool) -> None:
+    # A ViT's attention is one fused product already.
+    if hasattr(block.attention, 'relative_position_bias_table'):
+        lean = _LeanAttention(block.attention)
+        block.attention.forward = lean.forward
+    narrow = block.width <= _WIDEST_REBUILT_MLP
+    if plain_mlp and narrow and _is_plain(block.mlp):
+        lean = _LeanMLP(block.norms['ffn'], block.mlp)
+        block.norms['ffn'].forward = lean.norm
+        block.mlp.forward = lean.mlp
 
 
 def _is_plain(mlp: nn.Sequential) -> bool:
@@ -131,7 +131,9 @@ class _LeanMLP:
     def mlp(self, x: Tensor) -> Tensor:
         if not self.fused:
             return type(self.layers).forward(self.layers, x)
-        linears = (m for m in self.layers.modules() if _is_linear(m))
+        linears = (
+            m for m in self.layers.modules() if isinstance(m, nn.Linear)
+        )
         norm = self.norm_module
         return functional.norm_mlp(
             x,
@@ -139,10 +141,6 @@ class _LeanMLP:
             *(t for linear in linears for t in _weight_and_bias(linear)),
             norm.eps,
         )
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
 
 
 def _weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor]:
