@@ -9,8 +9,8 @@ import sys
 
 import torch
 from swins import build, images, loss, stir
-from test_tuner_contract import rows_of
 from torch import distributed, nn
+from tuner_rows import rows_of
 
 from mmlowrank.engine import TunerDistributedDataParallel
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from swins import FRAMEWORKS, VIT, build, images, loss, stir
-from test_tuner_contract import kind, rows_of
+from tuner_rows import kind, rows_of
 
 from mmlowrank.analysis.measuring import saved_for_backward
 from mmlowrank.tuners.lean import ThroughTrunk

@@ -75,6 +75,8 @@ def method_table() -> dict[str, tuple[dict, Callable | None]]:
         'Adapter-64': (dict(type='Adapter', mid_channels=64), None),
         'LoRA-64': (dict(type='LoRA', rank=64), None),
         'AdaptFormer-64': (dict(type='AdaptFormer', mid_channels=64), None),
+        'SSF': (dict(type='SSF'), None),
+        'RLRR': (dict(type='RLRR'), None),
         'LoRand': (dict(type='LoRand'), None),
         'LoRand, W formed': (dict(type='LoRand'), form_weights),
         'E3VA': (dict(type='E3VA', rank=8), None),

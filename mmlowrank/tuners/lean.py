@@ -55,24 +55,24 @@ class ThroughTrunk(Tuner):
             return
         for stage in transformer_stages(backbone, type(self).__name__):
             for block in stage.blocks:
-                self._make_lean(block)
+                _make_lean(block, self.plain_mlp)
             if stage.downsample is not None:
                 make_merging_fast(stage.downsample)
 
-    def _make_lean(self, block: Block) -> None:
-        for module in block.module.modules():
-            if type(module) is nn.Linear:
-                module.forward = _FastLinear(module).forward
-        # A ViT's attention is one fused product already.
-        if hasattr(block.attention, 'relative_position_bias_table'):
-            lean = _LeanAttention(block.attention)
-            block.attention.forward = lean.forward
-        if not self.plain_mlp or block.width > _WIDEST_REBUILT_MLP:
-            return
-        if is_plain(block.mlp):
-            lean = _LeanMLP(block.norms['ffn'], block.mlp)
-            block.norms['ffn'].forward = lean.norm
-            block.mlp.forward = lean.mlp
+
+def _make_lean(block: Block, plain_mlp: bool) -> None:
+    for module in block.module.modules():
+        if type(module) is nn.Linear:
+            module.forward = _FastLinear(module).forward
+    # A ViT's attention is one fused product already.
+    if hasattr(block.attention, 'relative_position_bias_table'):
+        lean = _LeanAttention(block.attention)
+        block.attention.forward = lean.forward
+    narrow = block.width <= _WIDEST_REBUILT_MLP
+    if plain_mlp and narrow and is_plain(block.mlp):
+        lean = _LeanMLP(block.norms['ffn'], block.mlp)
+        block.norms['ffn'].forward = lean.norm
+        block.mlp.forward = lean.mlp
 
 
 def make_merging_fast(merging: nn.Module) -> None:
@@ -147,7 +147,9 @@ class _LeanMLP:
     def mlp(self, x: Tensor) -> Tensor:
         if not self.fused:
             return type(self.layers).forward(self.layers, x)
-        linears = (m for m in self.layers.modules() if _is_linear(m))
+        linears = (
+            m for m in self.layers.modules() if isinstance(m, nn.Linear)
+        )
         norm = self.norm_module
         return functional.norm_mlp(
             x,
@@ -184,10 +186,6 @@ class _FastLinear:
         if not torch.is_grad_enabled():
             return type(self.layer).forward(self.layer, x)
         return functional.dense(x, self.layer.weight, self.layer.bias)
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear)
 
 
 def _weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,282 @@
+"""One row for each tuner and variant that the contract tests run."""
+
+from swins import (
+    DEPTHS,
+    EMBED_DIMS,
+    NUM_HEADS,
+    VIT,
+    VIT_DIMS,
+    VIT_LAYERS,
+    WIDTHS,
+)
+
+BLOCKS = sum(DEPTHS)
+OUTPUT_NORMS = 2 * sum(EMBED_DIMS * 2**i for i in range(4))
+MERGING_NORMS = sum(8 * EMBED_DIMS * 2**i for i in range(3))
+# Biases of the patch embedding and its norm, of merging and output norms.
+BIASES_OUTSIDE = 2 * EMBED_DIMS + (MERGING_NORMS + OUTPUT_NORMS) // 2
+TABLES = sum(49 * h * n for h, n in zip(NUM_HEADS, DEPTHS, strict=True))
+LAST = WIDTHS[-1]
+MERGINGS = sum(
+    8 * d * d + 8 * d for d in (EMBED_DIMS * 2**i for i in range(3))
+)
+# RLRR of (2D, 4D) reductions: 4D left, 2D right, 2D shift; SSF of them and
+# of the norms before them.
+REDUCTIONS = sum(8 * EMBED_DIMS * 2**i for i in range(3))
+MERGINGS_SSF = sum(12 * EMBED_DIMS * 2**i for i in range(3))
+# Backbone type, its arguments, the number of parameters it trains (None: all
+# of the stock backbone), whether it merges. A new tuner adds one row.
+TUNERS = {
+    'Full': ('mmlowrank.SwinFull', {}, None, True),
+    'Fixed': ('mmlowrank.SwinFixed', {}, 0, True),
+    'Adapter-B': (
+        'mmlowrank.SwinAdapter',
+        dict(hidden_dropout=0.0),
+        sum(d * d + d // 2 + d for d in WIDTHS) * 2,
+        False,
+    ),
+    'Adapter-T': (
+        'mmlowrank.SwinAdapter',
+        dict(mid_ratio=0.25, hidden_dropout=0.0),
+        sum(d * d // 2 + d // 4 + d for d in WIDTHS) * 2,
+        False,
+    ),
+    'Adapter-5': (
+        'mmlowrank.SwinAdapter',
+        dict(mid_channels=5, hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS) * 2,
+        False,
+    ),
+    'LoRand': (
+        'mmlowrank.SwinLoRand',
+        dict(branches=2, rank=8),
+        99 * sum(WIDTHS) + 256 * BLOCKS,
+        False,
+    ),
+    'LoRand+': (
+        'mmlowrank.SwinLoRand',
+        dict(branches=4, rank=8),
+        195 * sum(WIDTHS) + 512 * BLOCKS,
+        False,
+    ),
+    'LoRand, K not shared': (
+        'mmlowrank.SwinLoRand',
+        dict(branches=2, rank=8, share_kernel=False),
+        99 * sum(WIDTHS) + 512 * BLOCKS,
+        False,
+    ),
+    'BitFit': (
+        'mmlowrank.SwinBitFit',
+        {},
+        11 * sum(WIDTHS) + TABLES + BIASES_OUTSIDE,
+        True,
+    ),
+    'BitFit, true biases': (
+        'mmlowrank.SwinBitFit',
+        dict(position_bias=False),
+        11 * sum(WIDTHS) + BIASES_OUTSIDE,
+        True,
+    ),
+    'NormTuning': (
+        'mmlowrank.SwinNormTuning',
+        {},
+        4 * sum(WIDTHS) + 2 * EMBED_DIMS + MERGING_NORMS + OUTPUT_NORMS,
+        True,
+    ),
+    'Partial-1': (
+        'mmlowrank.SwinPartial',
+        {},
+        12 * LAST**2 + 13 * LAST + 49 * NUM_HEADS[-1],
+        True,
+    ),
+    'AdaptFormer': (
+        'mmlowrank.SwinAdaptFormer',
+        dict(mid_channels=5, hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS) * 2,
+        False,
+    ),
+    'AdaptFormer, MLP only': (
+        'mmlowrank.SwinAdaptFormer',
+        dict(mid_channels=5, sites=('ffn',), hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS),
+        False,
+    ),
+    'LoRA': (
+        'mmlowrank.SwinLoRA',
+        dict(rank=4),
+        2 * 2 * 4 * sum(WIDTHS),
+        True,
+    ),
+    'LoRA, qkv, alpha 1': (
+        'mmlowrank.SwinLoRA',
+        dict(rank=4, alpha=1, targets=('q', 'k', 'v')),
+        3 * 2 * 4 * sum(WIDTHS),
+        True,
+    ),
+    'RLRR': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity'),
+        29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, three left scales': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', qkv_groups=3),
+        31 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, right': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', sides=('right',)),
+        (29 - 7) * sum(WIDTHS) + REDUCTIONS // 2 + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, no residual': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', residual=False),
+        29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'RLRR, MLPs and norms': (
+        'mmlowrank.SwinRLRR',
+        dict(init='identity', modules=('ffn', 'norm')),
+        19 * sum(WIDTHS) + OUTPUT_NORMS,
+        True,
+    ),
+    "RLRR, the paper's start": (
+        'mmlowrank.SwinRLRR',
+        {},
+        29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'SSF': (
+        'mmlowrank.SwinSSF',
+        dict(init='identity'),
+        22 * sum(WIDTHS) + 4 * EMBED_DIMS + MERGINGS_SSF + OUTPUT_NORMS,
+        True,
+    ),
+    'ARC': (
+        'mmlowrank.SwinARC',
+        dict(mid_channels=5),
+        2 * 5 * 15 * EMBED_DIMS + 2 * sum(5 + d for d in WIDTHS),
+        True,
+    ),
+    'E3VA': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=4),
+        (12 * 4 + 3) * sum(WIDTHS) + OUTPUT_NORMS,
+        False,
+    ),
+    'E3VA, stacked': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=4, structure='stacked', train_fpn_norms=False),
+        (12 * 4 + 3) * sum(WIDTHS),
+        False,
+    ),
+    'E3VA, trainable reduction': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=4, reduction='trainable'),
+        (12 * 4 + 3) * sum(WIDTHS) + OUTPUT_NORMS + MERGINGS,
+        False,
+    ),
+    'E3VA, standard': (
+        'mmlowrank.SwinE3VA',
+        dict(adapter='standard', mid_channels=6),
+        2 * sum(13 * d + 6 for d in WIDTHS) + OUTPUT_NORMS,
+        False,
+    ),
+}
+
+# The same for the ViT: a tuner's type, arguments, count and merge.
+D, L = VIT_DIMS, VIT_LAYERS
+VIT_TUNERS = {
+    'Full': ('Full', {}, None, True),
+    'Fixed': ('Fixed', {}, 0, True),
+    'BitFit': ('BitFit', {}, 11 * L * D + 2 * D, True),
+    'NormTuning': ('NormTuning', {}, 4 * L * D + 2 * D, True),
+    'Partial-1': ('Partial', {}, 12 * D**2 + 13 * D, True),
+    'Adapter': (
+        'Adapter',
+        dict(mid_channels=5, hidden_dropout=0.0),
+        2 * L * (11 * D + 5),
+        False,
+    ),
+    'AdaptFormer': (
+        'AdaptFormer',
+        dict(mid_channels=5, sites=('ffn',), hidden_dropout=0.0),
+        L * (11 * D + 5),
+        False,
+    ),
+    'LoRA': ('LoRA', dict(rank=4), 2 * 2 * 4 * L * D, True),
+    'LoRand': (
+        'LoRand',
+        dict(branches=2, rank=8),
+        99 * L * D + 256 * L,
+        False,
+    ),
+    'RLRR': ('RLRR', dict(init='identity'), 31 * L * D + 4 * D, True),
+    'RLRR, one left scale': (
+        'RLRR',
+        dict(init='identity', qkv_groups=1),
+        29 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, left': (
+        'RLRR',
+        dict(init='identity', sides=('left',)),
+        22 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, right': (
+        'RLRR',
+        dict(init='identity', sides=('right',)),
+        22 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, no residual': (
+        'RLRR',
+        dict(init='identity', residual=False),
+        31 * L * D + 4 * D,
+        True,
+    ),
+    'RLRR, MHA in two layers': (
+        'RLRR',
+        dict(init='identity', modules=('attn',), layers=(0, -1)),
+        2 * 12 * D,
+        True,
+    ),
+    "RLRR, the paper's start": ('RLRR', {}, 31 * L * D + 4 * D, True),
+    'SSF': ('SSF', dict(init='identity'), 22 * L * D + 4 * D, True),
+    "SSF, the paper's start": ('SSF', {}, 22 * L * D + 4 * D, True),
+    'VPT-Shallow': ('VPT', dict(tokens=3, deep=False), 3 * D, False),
+    'VPT-Deep': ('VPT', dict(tokens=3), 3 * L * D, False),
+    'FacT-TK': (
+        'FacT',
+        dict(rank=4, scale=2.0),
+        2 * 4 * D + 12 * L * 4 + 4**3,
+        True,
+    ),
+    'ARC': (
+        'ARC',
+        dict(mid_channels=5),
+        2 * 5 * D + 2 * L * (5 + D),
+        True,
+    ),
+}
+
+
+def starts_as_the_stock_model(row):
+    """Prompts are seen at once; RLRR and SSF do on request."""
+    if kind(row) in ('RLRR', 'SSF'):
+        return row[1].get('init') == 'identity'
+    return kind(row) != 'VPT'
+
+
+def kind(row):
+    return row[0].removeprefix('mmlowrank.Swin')
+
+
+def rows_of(framework, training=False):
+    """Return name -> row of what is tested on a backbone."""
+    rows = VIT_TUNERS if framework == VIT else TUNERS
+    return {n: r for n, r in rows.items() if r[2] != 0 or not training}
