@@ -74,13 +74,13 @@ def config_of(pattern: str, task: str) -> Path:
 def main() -> None:
     """Train what is not finished; print the table."""
     args = parse_args()
-    child_run.stop_like_ctrl_c()
     stem = Path(args.configs).stem.replace('{task}', '').rstrip('-_')
     root = args.work_dir or Path('work_dirs') / stem
     options = ['--amp'] if args.amp else []
     options += ['--cfg-options', *args.cfg_options] if args.cfg_options else []
     # All names first: a typo in the pattern shall not wait for task 19.
     configs = {task: config_of(args.configs, task) for task in args.tasks}
+    child_run.stop_like_ctrl_c()
     for number, (task, config) in enumerate(configs.items(), 1):
         name = f'[{number}/{len(configs)}] {task}'
         result = vtab.read_result(root / task)
