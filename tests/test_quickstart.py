@@ -36,10 +36,11 @@ def environment(**extra: object) -> dict[str, str]:
     return {**os.environ, 'OMP_NUM_THREADS': '1', 'PATH': path, **extra}
 
 
-def script(work: Path, **options: object) -> subprocess.Popen:
-    command = ['bash', ROOT / 'tools/quickstart.sh', '--smoke', '--no-setup']
+def script(work: Path, *tool: str, **options: object) -> subprocess.Popen:
+    name, *more = tool or ('quickstart.sh', '--no-setup')
+    command = ['bash', ROOT / 'tools' / name, '--smoke', '--work-dir', work]
     return subprocess.Popen(
-        [*map(str, command), '--work-dir', str(work)],
+        [*map(str, command), *more],
         env=environment(),
         text=True,
         stdout=subprocess.PIPE,
@@ -136,16 +137,13 @@ def test_the_end_shows_table_and_files(work):
 
 def test_the_comparison_goes_on_from_there(work):
     """FIXED's Mask R-CNN is the quickstart's; E3VA and UPerNet are new."""
-    tool = ROOT / 'tools/analysis_tools/compare_methods.sh'
-    done = subprocess.run(
-        ['bash', tool, '--smoke', '--work-dir', work],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert f'done before (remove {work}/fixed to repeat' in done.stdout
+    process = script(work, 'analysis_tools/compare_methods.sh')
+    try:
+        output, _ = process.communicate(timeout=2 * PATIENCE)
+    finally:
+        process.terminate()
+    assert process.returncode == 0, output
+    assert f'done before (remove {work}/fixed to repeat' in output
     rows = (work / 'compare_methods.md').read_text().splitlines()[4:6]
     cells = [[cell.strip() for cell in row.split('|')[1:-1]] for row in rows]
     assert [row[:3] for row in cells] == [

@@ -29,7 +29,12 @@ while [ $# -gt 0 ]; do
 done
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-bash tools/quickstart.sh --no-setup $smoke ${work:+--work-dir "$work"}
+# In the background, so that a signal reaches it at once.
+bash tools/quickstart.sh --no-setup $smoke ${work:+--work-dir "$work"} &
+quickstart=$!
+trap 'kill $quickstart; wait; exit 130' INT TERM HUP
+wait $quickstart
+trap stop INT TERM HUP
 
 scenes=${work:+$work/scenes}
 scenes=${scenes:-data/digit_scenes${smoke/--/-}}
