@@ -1,8 +1,10 @@
 """The small AdaMixers that tests build."""
 
 import torch
+from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
 from torch import nn
 
 STAGES, CLASSES, QUERIES = 3, 4, 7
@@ -78,3 +80,13 @@ def batch(
         num_classes=CLASSES,
     )
     return model.data_preprocessor(data, True)
+
+
+def sample(boxes, labels, shape=(64, 96), **meta) -> DetDataSample:
+    """Return a data sample with these true boxes."""
+    data = DetDataSample(metainfo=dict(img_shape=shape, **meta))
+    data.gt_instances = InstanceData(
+        bboxes=torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+        labels=torch.tensor(labels, dtype=torch.long),
+    )
+    return data

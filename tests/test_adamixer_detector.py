@@ -1,4 +1,4 @@
-"""AdaMixer in mmdet: counts, losses, predictions, bad input, the tools."""
+"""AdaMixer as a detector: gradients, predictions, bad input, DDP."""
 
 import itertools
 import math
@@ -9,243 +9,14 @@ from pathlib import Path
 import adamixers
 import pytest
 import torch
-from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox_overlaps
-from mmengine.config import Config
-from mmengine.structures import InstanceData
 from test_distributed import torchrun
 
 from mmlowrank.analysis import decoders, measuring
-from mmlowrank.analysis.counting import build_on_meta
-from mmlowrank.analysis.flops import count_multiply_adds
-from mmlowrank.models.adamixer.criterion import SetCriterion
 from mmlowrank.models.adamixer.decoder import StageOutput
 
 HERE = Path(__file__).parent
 kinds = pytest.mark.parametrize('kind', adamixers.KINDS)
 pair_of_kinds = pytest.mark.parametrize('kind', ['plain', 'LORS'])
-
-
-def decoder_on_meta(**options):
-    decoder = dict(type='mmlowrank.AdaMixerDecoder', **options)
-    return build_on_meta(Config(dict(default_scope='mmdet', model=decoder)))
-
-
-# --- counts: the spec's closed forms, to the parameter
-
-LAYOUT = dict(groups=2, in_points=64)
-# The reading that reproduces the paper's tables.
-COUNTED = dict(generator_bias=False, bias='shared')
-A6, T8 = dict(rank=16, terms=[1, 1, 2, 2, 3, 3]), dict(rank=8)
-
-
-def lors(adaptive=A6, static=T8, generator_bias=True, bias='private', **rest):
-    static = static and dict(static, bias=bias)
-    return dict(
-        LAYOUT,
-        lors_adaptive=adaptive,
-        lors_static=static,
-        generator_bias=generator_bias,
-        **rest,
-    )
-
-
-def counted(**options):
-    return lors(**COUNTED, **options)
-
-
-def staged(terms):
-    return counted(adaptive=dict(terms=terms), num_stages=len(terms))
-
-
-@pytest.mark.parametrize(
-    ('options', 'count'),
-    [
-        ({}, 110_272_296),
-        (LAYOUT, 135_536_424),
-        (lors(), 35_348_264),
-        (counted(), 35_285_544),
-        # Table 4: one part only, the other as in AdaMixer with this layout.
-        (counted(static=None), 75_644_712),
-        (counted(adaptive=None), 94_882_344),
-        # Table 5.
-        (counted(adaptive=dict(A6, parts='shared')), 31_967_784),
-        (counted(adaptive=dict(A6, parts='private')), 22_702_632),
-        # Table 6, K and rank of LORS^A.
-        (counted(adaptive=dict(rank=8, terms=1)), 32_404_008),
-        (counted(adaptive=dict(rank=16, terms=1)), 33_626_664),
-        (counted(adaptive=dict(rank=16, terms=2)), 35_285_544),
-        (counted(adaptive=dict(rank=32, terms=1)), 38_431_272),
-        # Table 7, rank of LORS^T.
-        (counted(static=dict(rank=2)), 34_096_680),
-        (counted(static=dict(rank=4)), 34_492_968),
-        (counted(static=dict(rank=16)), 36_870_696),
-        (counted(static=dict(rank=32)), 40_041_000),
-        # Table 8, stages.
-        (staged([1, 1, 2]), 27_575_700),
-        (staged([1, 2, 3]), 28_128_660),
-        (staged([1] * 3 + [2] * 3 + [3] * 3), 42_442_428),
-        (staged([1] * 4 + [2] * 4 + [3] * 4), 49_599_312),
-    ],
-)
-def test_decoders_have_as_many_parameters(options, count):
-    decoder = decoder_on_meta(**options)
-    assert sum(p.numel() for p in decoder.parameters()) == count
-
-
-def macs(content, *, plain=False, merge=True, **options):
-    with torch.device('meta'):
-        alone = decoders.DecoderAlone(1, (800, 1280), **options).eval()
-    if plain:
-        decoders.cat_and_sum(alone)
-    else:
-        alone.decoder.mixing.merge_at_eval = merge
-
-    class AsModel(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.alone = alone
-
-        def forward(self, images, mode):
-            return alone(torch.empty(1, content, 256, device='meta'))
-
-    return count_multiply_adds(AsModel(), (800, 1280))['total']
-
-
-@pytest.mark.parametrize('queries', [100, 300])
-def test_multiply_adds_of_decoders(queries):
-    """Products of a query, from the widths; attention grows with queries."""
-    generator, output, mixing = 256 * 49152, 32768 * 256, 2 * 2 * 128**2 * 64
-    rest = 98304 + 262144 + 2 * queries * 256 + 1048576 + 131072 + 20480 + 1024
-    layout = generator + output + mixing + rest
-    stages = 6 * queries
-    found = macs(queries, **LAYOUT)
-    assert found == stages * layout
-    assert macs(queries, **lors()) == found
-    terms = 12 * queries * (262144 + 589824 + 294912)
-    low_rank = stages * 8 * (32768 + 256)
-    assert macs(queries, merge=False, **lors()) == found + terms + low_rank
-    formed = 6 * 256 * 8 * 32768
-    assert macs(queries, plain=True, **lors()) == found + terms + formed
-    own = 256 * 32768 + output + 4 * (32 * 64 * 64 + 128 * 32 * 64) + rest
-    assert macs(queries) == stages * own
-    if queries == 100:  # in G, as the spec has them
-        expected = (11.978, 16.067, 17.602, 17.846)
-        counts = (stages * own, found, found + terms + low_rank)
-        counts = (*counts, found + terms + formed)
-        assert tuple(round(c / 1e9, 3) for c in counts) == expected
-
-
-# --- losses
-
-
-def sample(boxes, labels, shape=(64, 96), **meta):
-    data = DetDataSample(metainfo=dict(img_shape=shape, **meta))
-    data.gt_instances = InstanceData(
-        bboxes=torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
-        labels=torch.tensor(labels, dtype=torch.long),
-    )
-    return data
-
-
-def predictions(count=4, classes=3, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(2, count, classes, generator=generator)
-    corner = torch.rand(2, count, 2, generator=generator) * 60
-    size = torch.rand(2, count, 2, generator=generator) * 30 + 2
-    boxes = torch.cat([corner, corner + size], -1)
-    return logits.requires_grad_(), boxes.requires_grad_()
-
-
-def focal(p, positive):
-    """Focal loss of a probability."""
-    if positive:
-        return -0.25 * (1 - p) ** 2 * math.log(p)
-    return -0.75 * p**2 * math.log(1 - p)
-
-
-def terms_of(logits, box, label, truth, shape):
-    """Return matching cost, L1 and GIoU of a query and a true box."""
-    p = torch.sigmoid(logits[label]).item()
-    height, width = shape
-    scale = torch.tensor([width, height, width, height])
-    l1 = (box / scale - truth / scale).abs().sum().item()
-    giou = bbox_overlaps(box[None], truth[None], mode='giou').item()
-    cost = 2 * (focal(p, True) - focal(p, False)) + 5 * l1 - 2 * giou
-    return cost, l1, giou
-
-
-def test_losses_are_those_of_the_best_matching():
-    """All matchings are tried; then the losses are written out."""
-    logits, boxes = predictions()
-    shape, classes = (64, 96), 3
-    truths = [
-        ([[5, 5, 25, 30], [40, 10, 70, 50]], [2, 0]),
-        ([[30, 30, 44, 60]], [1]),
-    ]
-    samples = [sample(*truth, shape=shape) for truth in truths]
-    losses = SetCriterion(classes)(logits, boxes, samples)
-    cls = l1 = iou = hits = 0
-    for n, (truth, labels) in enumerate(truths):
-        truth = torch.tensor(truth, dtype=torch.float32)
-
-        def pairs(queries, n=n, truth=truth, labels=labels):
-            return [
-                terms_of(logits[n, q], boxes[n, q], labels[k], truth[k], shape)
-                for k, q in enumerate(queries)
-            ]
-
-        best = min(
-            itertools.permutations(range(4), len(labels)),
-            key=lambda queries: sum(cost for cost, _, _ in pairs(queries)),
-        )
-        l1 += sum(term for _, term, _ in pairs(best))
-        iou += sum(1 - giou for _, _, giou in pairs(best))
-        matched = dict(zip(best, labels, strict=True))
-        for q in range(4):
-            for c in range(classes):
-                p = torch.sigmoid(logits[n, q, c]).item()
-                cls += focal(p, matched.get(q) == c)
-            if q in matched:
-                hits += logits[n, q].argmax().item() == matched[q]
-    # float32 against Python's float64.
-    for name, value in (
-        ('loss_cls', 2 * cls / 3),
-        ('loss_bbox', 5 * l1 / 3),
-        ('loss_iou', 2 * iou / 3),
-        ('pos_acc', 100 * hits / 3),
-    ):
-        assert losses[name].item() == pytest.approx(value, rel=1e-4), name
-
-
-@pytest.mark.parametrize('empty', [(0, 1), (0, 0)])
-def test_images_without_objects_give_finite_losses(empty):
-    logits, boxes = predictions()
-    full = ([[5, 5, 25, 30]], [2])
-    samples = [sample(*(full if n else ([], []))) for n in empty]
-    losses = SetCriterion(3)(logits, boxes, samples)
-    total = sum(v for name, v in losses.items() if 'loss' in name)
-    total.backward()
-    assert total.isfinite()
-    assert logits.grad.isfinite().all() and boxes.grad.isfinite().all()
-    if not any(empty):
-        expected = sum(
-            focal(p.sigmoid().item(), False) for p in logits.ravel()
-        )
-        assert losses['loss_cls'].item() == pytest.approx(2 * expected, 1e-4)
-        assert losses['loss_bbox'] == losses['loss_iou'] == 0
-
-
-@pytest.mark.parametrize('which', ['logits', 'boxes'])
-@pytest.mark.parametrize('value', [math.nan, math.inf])
-def test_predictions_that_are_not_finite_are_refused(which, value):
-    logits, boxes = (tensor.detach() for tensor in predictions())
-    dict(logits=logits, boxes=boxes)[which][0, 1, 2] = value
-    with pytest.raises(FloatingPointError, match='lower the learning rate'):
-        SetCriterion(3)(logits, boxes, [sample([], [])] * 2)
-
-
-# --- the detector
 
 
 @kinds
@@ -291,7 +62,7 @@ def test_predictions_are_the_best_scores_of_the_last_stage():
     model = adamixers.build(max_per_img=5)
     logits = torch.randn(2, adamixers.QUERIES, adamixers.CLASSES)
     boxes = torch.rand(2, adamixers.QUERIES, 4) * 50
-    samples = [sample([], [], scale_factor=(2.0, 4.0))] * 2
+    samples = [adamixers.sample([], [], scale_factor=(2.0, 4.0))] * 2
     output = StageOutput(logits, boxes)
     for rescale in (True, False):
         found = model.decoder.predict(output, samples, rescale)
