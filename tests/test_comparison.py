@@ -25,11 +25,11 @@ COUNTS = {
     'BitFit': 11 * S1 + TABLES + 4 * 224 + 2 * C + OUTPUT_NORMS // 2,
     'NormTuning': 4 * S1 + 8 * 224 + 2 * C + OUTPUT_NORMS,
     'Partial-1': 12 * 256**2 + 13 * 256 + 81 * 8,
-    'Adapter': 2 * ((2 * 24 + 1) * S1 + 24 * BLOCKS),
-    'AdaptFormer': 2 * ((2 * 24 + 1) * S1 + 24 * BLOCKS),
-    'LoRA': 4 * 24 * S1,
-    'LoRand': 99 * S1 + 256 * BLOCKS,
-    'E3VA': 99 * S1 + 30 * C,
+    'Adapter': 2 * ((2 * 48 + 1) * S1 + 48 * BLOCKS),
+    'AdaptFormer': 2 * ((2 * 48 + 1) * S1 + 48 * BLOCKS),
+    'LoRA': 4 * 32 * S1,
+    'LoRand': 195 * S1 + 512 * BLOCKS,
+    'E3VA': 195 * S1 + 30 * C,
 }
 
 

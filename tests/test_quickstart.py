@@ -160,7 +160,7 @@ def test_detectors_start_from_the_pretrained_swin(work, monkeypatch):
     saved = torch.load(path, weights_only=False)['state_dict']
     monkeypatch.setenv('DIGIT_SWIN', str(path))
     for name in (
-        'mask-rcnn_swin-mini_lorand-b2r8_800it_digits',
+        'mask-rcnn_swin-mini_lorand-b4r8_800it_digits',
         'upernet_swin-mini_lorand-b2r8_400it_digits',
     ):
         cfg = Config.fromfile(CONFIGS / f'{name}.py')
@@ -187,7 +187,7 @@ def test_every_leaf_is_known_to_a_test():
         'pretrain_swin-mini_digits',
         *(
             f'mask-rcnn_swin-mini_{method}_800it_digits'
-            for method in ('fixed', 'full', 'lorand-b2r8')
+            for method in ('fixed', 'full', 'lorand-b4r8')
         ),
     }
     tuned = {

@@ -43,7 +43,7 @@ scenes=${scenes:-data/digit_scenes$suffix}
 work=${work:-work_dirs/quickstart$suffix}
 logs=$work/logs
 configs=configs/quickstart
-num_train=600 num_val=100 epochs=15
+num_train=600 num_val=100 epochs=20
 pretrain_options=(randomness.seed="$seed")
 train_options=(randomness.seed="$seed")
 if [ -n "$smoke" ]; then
@@ -102,7 +102,7 @@ say "    $(grep -o 'accuracy/top1: [0-9.]*' "$logs/train-pretrain.log" |
 # Two at a time, the longest first.
 say "4/5 Mask R-CNN: FULL (everything trains), LoRand (adapters in a frozen"
 say "    backbone), FIXED (frozen backbone)"
-for method in FULL=full LoRand=lorand-b2r8 FIXED=fixed; do
+for method in FULL=full LoRand=lorand-b4r8 FIXED=fixed; do
   name=${method%=*}
   config=$configs/mask-rcnn_swin-mini_${method#*=}_800it_digits.py
   train_soon "$name" "$config"
@@ -123,7 +123,7 @@ Done in $((took / 60)) min $((took % 60)) s, without the set-up. Look at
 
 and read next
 
-  $configs/mask-rcnn_swin-mini_lorand-b2r8_800it_digits.py
+  $configs/mask-rcnn_swin-mini_lorand-b4r8_800it_digits.py
       the config you just trained: LoRand is one line of it
   README.md            LoRand on your own mmdet or mmseg config
   configs/lorand/      the paper's detectors on COCO, VOC and ADE20K

@@ -3,9 +3,9 @@
 python tools/tune_digits.py [--seed 0] [--backbones swin vit]
     [--methods linear ssf lora rlrr full] [--work-dir DIR]
 
-Pre-trains a small Swin and a small ViT on digits that stand, white on black,
-and tunes each on a third of the digits as they lie on their side, black on
-white. Stopped? Run it again: finished runs are skipped.
+Pre-trains a small Swin and a small ViT on digits that stand, and tunes
+each on a third of the digits as they lie on their side. Stopped? Run it
+again: finished runs are skipped.
 """
 
 import argparse

@@ -51,19 +51,19 @@ optim_wrapper = dict(
 param_scheduler = dict(
     type='OneCycleLR',
     eta_max=1e-3,
-    total_steps=15,
+    total_steps=20,
     by_epoch=True,
     convert_to_iter_based=True,
 )
-train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=15)
+train_cfg = dict(by_epoch=True, max_epochs=20, val_interval=20)
 val_cfg = dict()
 test_cfg = dict()
 randomness = dict(seed=0)
 
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=7),
-    checkpoint=dict(type='CheckpointHook', interval=3, max_keep_ckpts=2),
+    checkpoint=dict(type='CheckpointHook', interval=4, max_keep_ckpts=2),
 )
 log_processor = dict(window_size=7)
-# Where the other configs look for epoch_15.pth.
+# Where the other configs look for epoch_20.pth.
 work_dir = 'work_dirs/quickstart/pretrain'

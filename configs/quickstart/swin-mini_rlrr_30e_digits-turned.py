@@ -1,4 +1,4 @@
-r"""RLRR on the small Swin: digits on their side, black on white.
+r"""RLRR on the small Swin: digits on their side.
 
     python tools/train.py \
         configs/quickstart/swin-mini_rlrr_30e_digits-turned.py

@@ -1,4 +1,4 @@
-r"""SSF on the small Swin: digits on their side, black on white.
+r"""SSF on the small Swin: digits on their side.
 
     python tools/train.py \
         configs/quickstart/swin-mini_ssf_30e_digits-turned.py

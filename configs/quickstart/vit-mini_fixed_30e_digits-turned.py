@@ -1,4 +1,4 @@
-r"""Linear probing of the small ViT: digits on their side, black on white.
+r"""Linear probing of the small ViT: digits on their side.
 
     python tools/train.py \
         configs/quickstart/vit-mini_fixed_30e_digits-turned.py

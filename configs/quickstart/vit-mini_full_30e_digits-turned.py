@@ -1,4 +1,4 @@
-r"""Full tuning of the small ViT: digits on their side, black on white.
+r"""Full tuning of the small ViT: digits on their side.
 
     python tools/train.py \
         configs/quickstart/vit-mini_full_30e_digits-turned.py

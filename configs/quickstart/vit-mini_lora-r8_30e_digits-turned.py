@@ -1,4 +1,4 @@
-r"""LoRA (rank 8) on the small ViT: digits on their side, black on white.
+r"""LoRA (rank 8) on the small ViT: digits on their side.
 
     python tools/train.py \
         configs/quickstart/vit-mini_lora-r8_30e_digits-turned.py

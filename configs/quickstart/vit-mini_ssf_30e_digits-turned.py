@@ -1,4 +1,4 @@
-r"""SSF on the small ViT: digits on their side, black on white.
+r"""SSF on the small ViT: digits on their side.
 
     python tools/train.py \
         configs/quickstart/vit-mini_ssf_30e_digits-turned.py

@@ -18,18 +18,19 @@ from .run_results import read_config, read_metrics, seconds_per_iteration
 
 LEAVES = Path(__file__).resolve().parents[2] / 'configs' / 'quickstart'
 # The backbone of each method. Where a width can be chosen, it is the one
-# that trains about as many parameters as LoRand.
+# that trains about as many parameters as LoRand; LoRA's rank ends at the
+# width of the first stage.
 METHODS = {
     'FULL': dict(type='SwinFull'),
     'FIXED': dict(type='SwinFixed'),
     'BitFit': dict(type='SwinBitFit'),
     'NormTuning': dict(type='SwinNormTuning'),
     'Partial-1': dict(type='SwinPartial', blocks=1),
-    'Adapter': dict(type='SwinAdapter', mid_channels=24),
-    'AdaptFormer': dict(type='SwinAdaptFormer', mid_channels=24),
-    'LoRA': dict(type='SwinLoRA', rank=24),
-    'LoRand': dict(type='SwinLoRand', branches=2, rank=8),
-    'E3VA': dict(type='SwinE3VA', rank=8),
+    'Adapter': dict(type='SwinAdapter', mid_channels=48),
+    'AdaptFormer': dict(type='SwinAdaptFormer', mid_channels=48),
+    'LoRA': dict(type='SwinLoRA', rank=32),
+    'LoRand': dict(type='SwinLoRand', branches=4, rank=8),
+    'E3VA': dict(type='SwinE3VA', rank=16),
 }
 # These train pre-trained matrices, with the settings of the FULL leaf.
 _AS_FULL = ('FULL', 'Partial-1')

@@ -1,4 +1,4 @@
-"""The digits alone, white on black, 40 x 40: a classification set."""
+"""The digits alone, 40 x 40: a classification set."""
 
 # DIGIT_SCENES in the environment names another folder.
 data_root = '{{$DIGIT_SCENES:data/digit_scenes}}'
@@ -24,6 +24,9 @@ train_dataloader = dict(
                 scale=(20 / 28, 36 / 28),
                 interpolation='bilinear',
             ),
+            # On the scenes a digit may be darker than what is around it.
+            dict(type='torchvision/RandomInvert', p=0.5),
+            dict(type='torchvision/ColorJitter', brightness=0.3, contrast=0.5),
             dict(type='PILToNumpy', to_bgr=True),
             dict(type='PackInputs'),
         ],

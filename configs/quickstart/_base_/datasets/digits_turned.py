@@ -1,7 +1,6 @@
 """A third of the digits, black on white and lying on their side, 40 x 40.
 
-What the pre-trained backbones have not seen: they know digits that stand, in
-white on black.
+What the pre-trained backbones have not seen: they know digits that stand.
 """
 
 _base_ = './digits_cls.py'

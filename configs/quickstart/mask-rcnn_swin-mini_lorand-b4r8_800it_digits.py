@@ -1,10 +1,10 @@
-r"""LoRand (2 branches, rank 8): Mask R-CNN on digit scenes.
+r"""LoRand (4 branches, rank 8): Mask R-CNN on digit scenes.
 
 The backbone is frozen; adapters behind attention and MLP of each block train,
 and so do neck and heads.
 
     python tools/train.py \
-        configs/quickstart/mask-rcnn_swin-mini_lorand-b2r8_800it_digits.py
+        configs/quickstart/mask-rcnn_swin-mini_lorand-b4r8_800it_digits.py
 """
 
 _base_ = [
@@ -13,4 +13,4 @@ _base_ = [
     '_base_/schedules/adamw_800it.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(type='mmlowrank.SwinLoRand', branches=2, rank=8))
+model = dict(backbone=dict(type='mmlowrank.SwinLoRand', branches=4, rank=8))
