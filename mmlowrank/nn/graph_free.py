@@ -6,6 +6,7 @@ memory of their own. Values are those of the elementary operations up to the
 order of the sums.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,14 +14,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# oneDNN's product. PyTorch has no public name for it in float32; its own
-# compiler calls it for frozen weights. On CPUs that MKL, behind ``F.linear``,
-# does not know well it is twice as fast.
-_FUSED = (
-    getattr(torch.ops.mkldnn, '_linear_pointwise', None)
-    if torch.backends.mkldnn.is_available()
-    else None
-)
+
+def _fused_product() -> Callable[..., Tensor] | None:
+    """Return oneDNN's product, or None where it is not as we know it.
+
+    PyTorch has no public name for it in float32; its own compiler calls it
+    for frozen weights. On CPUs that MKL, behind ``F.linear``, does not know
+    well it is twice as fast.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return None
+    product = getattr(torch.ops.mkldnn, '_linear_pointwise', None)
+    try:
+        one = product(torch.ones(1, 1), torch.ones(1, 1), None, 'none', [], '')
+    except (TypeError, RuntimeError):
+        return None
+    return product if one.item() == 1 else None
+
+
+_FUSED = _fused_product()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
