@@ -91,7 +91,11 @@ def start(root: Path, *args: object):
 
 def run(root: Path, *args: object):
     process = start(root, *args)
-    out, errors = process.communicate(timeout=300)
+    try:
+        # A busy machine gives a test little time.
+        out, errors = process.communicate(timeout=900)
+    finally:
+        process.terminate()
     return subprocess.CompletedProcess(args, process.returncode, out, errors)
 
 
