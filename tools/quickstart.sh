@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# LoRand from start to finish on real handwritten digits: about 13 minutes on
+# LoRand from start to finish on real handwritten digits: about 10 minutes on
 # two CPU cores once the environment is there. No download, no GPU.
 #
 #   bash tools/quickstart.sh [--seed N] [--work-dir DIR] [--smoke]
