@@ -1,6 +1,6 @@
 """AdamW for 1600 iterations of batch 4, and boxes as the only metric."""
 
-_base_ = '../../quickstart/_base_/schedules/adamw_640it.py'
+_base_ = '../../quickstart/_base_/schedules/adamw_800it.py'
 
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.01),
