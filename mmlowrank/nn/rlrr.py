@@ -195,5 +195,3 @@ class RLRRLinear(Swapped, nn.Linear):
         """Return (..., out) for (..., in)."""
         return self.added(x, self.weight, self.bias)
 
-    def effective(self) -> tuple[Tensor, Tensor]:
-        return self.added.fold(self.weight, self.bias)

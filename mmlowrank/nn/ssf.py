@@ -97,9 +97,6 @@ class _SSFSwapped(Swapped):
             )
         return cls._swap(layer, SSF(layer.weight.shape[0], init))
 
-    def effective(self) -> tuple[Tensor, Tensor]:
-        return self.added.fold(self.weight, self.bias)
-
 
 class SSFLayerNorm(_SSFSwapped, nn.LayerNorm):
     """A LayerNorm with an SSF folded into it."""

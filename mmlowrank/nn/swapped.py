@@ -13,9 +13,10 @@ class Swapped:
     """Mixin of a layer that computes with changed weight and bias.
 
     Attributes:
-        added: The module with what the method adds to this layer. Not a
-            child of the layer: it appears in a state dict where its owner
-            registers it.
+        added: The module with what the method adds to this layer. Its
+            ``fold(weight, bias)`` returns those of the stock layer that
+            equals the two. Not a child of the layer: it appears in a state
+            dict where its owner registers it.
     """
 
     added: nn.Module
@@ -51,4 +52,4 @@ class Swapped:
 
         Differentiable with respect to what the method adds.
         """
-        raise NotImplementedError
+        return self.added.fold(self.weight, self.bias)

@@ -24,7 +24,9 @@ class SerialTuner(ThroughTrunk):
 
     def make_adapter(self, width: int) -> nn.Module:
         """Return the adapter for tokens of ``width`` channels."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f'{type(self).__name__} must define make_adapter()'
+        )
 
     def build(self, backbone: nn.Module) -> None:
         super().build(backbone)
