@@ -67,10 +67,12 @@ def main() -> None:
                 module.merge_at_eval = False
         try:
             counts = count_multiply_adds(model, args.shape)
-        except (NotImplementedError, RuntimeError, TypeError) as error:
-            raise SystemExit(
-                f'{path} does not run without data: {error}. This tool '
-                'counts models that need neither data samples nor NMS'
+        except (RuntimeError, TypeError) as error:
+            # Not SystemExit, which would hide where it failed.
+            raise RuntimeError(
+                f'{path} does not run on an image alone, on the meta device. '
+                'This tool counts models that need neither data samples nor '
+                'NMS'
             ) from error
         if args.json:
             print(json.dumps({'config': path, **counts}))
