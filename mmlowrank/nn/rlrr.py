@@ -194,4 +194,3 @@ class RLRRLinear(Swapped, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) for (..., in)."""
         return self.added(x, self.weight, self.bias)
-
