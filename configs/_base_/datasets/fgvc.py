@@ -1,5 +1,7 @@
 """One data set of FGVC, crops of 224 from 256; who inherits names it."""
 
+_base_ = 'classification.py'
+
 # FGVC_ROOT in the environment names another folder.
 data_root = '{{$FGVC_ROOT:data/fgvc}}'
 
@@ -19,11 +21,6 @@ read_and_resize = [
 ]
 
 train_dataloader = dict(
-    batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmlowrank.FGVC',
         data_root=data_root,
@@ -37,11 +34,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=256,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmlowrank.FGVC',
         data_root=data_root,
@@ -55,6 +47,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='Accuracy', topk=(1,))
-test_evaluator = val_evaluator

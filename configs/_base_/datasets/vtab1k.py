@@ -1,5 +1,7 @@
 """One task of VTAB-1k, 224 x 224; who inherits names the task."""
 
+_base_ = 'classification.py'
+
 # VTAB_ROOT in the environment names another folder.
 data_root = '{{$VTAB_ROOT:data/vtab-1k}}'
 
@@ -21,11 +23,6 @@ read_and_resize = [
 pipeline = [*read_and_resize, dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=32,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmlowrank.VTAB1k',
         data_root=data_root,
@@ -34,11 +31,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=256,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='mmlowrank.VTAB1k',
         data_root=data_root,
@@ -48,6 +40,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='Accuracy', topk=(1,))
-test_evaluator = val_evaluator

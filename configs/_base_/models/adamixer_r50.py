@@ -1,21 +1,9 @@
 """AdaMixer on ResNet-50: 100 queries, six stages, 4 groups of 32 points."""
 
-default_scope = 'mmdet'
-visualizer = dict(
-    type='DetLocalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
-)
+_base_ = 'detector.py'
 
 model = dict(
     type='mmlowrank.AdaMixer',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
     backbone=dict(
         type='ResNet',
         depth=50,

@@ -1,22 +1,10 @@
 """Cascade Mask R-CNN on Swin-T: 4-conv box heads, GIoU, SyncBN."""
 
-default_scope = 'mmdet'
-visualizer = dict(
-    type='DetLocalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
-)
+_base_ = 'detector.py'
 
 model = dict(
     type='CascadeRCNN',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_mask=True,
-        pad_size_divisor=32,
-    ),
+    data_preprocessor=dict(pad_mask=True),
     backbone=dict(
         type='SwinTransformer',
         embed_dims=96,

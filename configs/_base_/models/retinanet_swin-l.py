@@ -1,21 +1,9 @@
 """RetinaNet with FPN on stages 2 to 4 of Swin-L, 20 classes."""
 
-default_scope = 'mmdet'
-visualizer = dict(
-    type='DetLocalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
-)
+_base_ = 'detector.py'
 
 model = dict(
     type='RetinaNet',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
     backbone=dict(
         type='SwinTransformer',
         embed_dims=192,

@@ -1,35 +1,13 @@
 """AdaMixer on the small Swin of the quickstart: 30 queries, three stages."""
 
-default_scope = 'mmdet'
-visualizer = dict(
-    type='DetLocalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
-)
+_base_ = [
+    '../../_base_/models/detector.py',
+    '../../quickstart/_base_/models/swin-mini.py',
+]
 
 model = dict(
     type='mmlowrank.AdaMixer',
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type='SwinTransformer',
-        embed_dims=32,
-        depths=[2, 2, 2, 2],
-        num_heads=[1, 2, 4, 8],
-        # 160 pixels give maps of 40, 20, 10 and 5: no padding in any window.
-        window_size=5,
-        drop_path_rate=0.0,
-        init_cfg=dict(
-            type='Pretrained',
-            # DIGIT_SWIN in the environment names another checkpoint.
-            checkpoint='{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_20.pth}}',
-        ),
-    ),
+    backbone=_base_.swin_mini,
     neck=dict(
         type='mmlowrank.AdaMixerNeck',
         in_channels=[32, 64, 128, 256],

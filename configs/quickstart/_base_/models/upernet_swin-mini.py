@@ -1,5 +1,7 @@
 """UPerNet on the small Swin: 10 digits and the background."""
 
+_base_ = 'swin-mini.py'
+
 default_scope = 'mmseg'
 visualizer = dict(
     type='SegLocalVisualizer',
@@ -17,19 +19,7 @@ model = dict(
         size_divisor=32,
         seg_pad_val=255,
     ),
-    backbone=dict(
-        type='SwinTransformer',
-        embed_dims=32,
-        depths=[2, 2, 2, 2],
-        num_heads=[1, 2, 4, 8],
-        window_size=5,
-        drop_path_rate=0.0,
-        init_cfg=dict(
-            type='Pretrained',
-            # DIGIT_SWIN in the environment names another checkpoint.
-            checkpoint='{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_20.pth}}',
-        ),
-    ),
+    backbone=_base_.swin_mini,
     decode_head=dict(
         type='UPerHead',
         in_channels=[32, 64, 128, 256],
