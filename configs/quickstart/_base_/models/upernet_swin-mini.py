@@ -1,4 +1,4 @@
-"""UPerNet on the small Swin: 10 digits and the background."""
+"""UPerNet on the small Swin: 10 digits."""
 
 _base_ = 'swin-mini.py'
 
@@ -26,7 +26,7 @@ model = dict(
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
         channels=64,
-        num_classes=11,
+        num_classes=10,
         norm_cfg=dict(type='BN'),
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss'),
@@ -38,7 +38,7 @@ model = dict(
         channels=32,
         num_convs=1,
         concat_input=False,
-        num_classes=11,
+        num_classes=10,
         norm_cfg=dict(type='BN'),
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),

@@ -1,16 +1,16 @@
-r"""LoRand (2 branches, rank 8): UPerNet on digit scenes, with mmseg.
+r"""LoRand (4 branches, rank 8): UPerNet on digit scenes, with mmseg.
 
 The segmentor of the paper's ADE20K table. Not part of tools/quickstart.sh,
 which makes the scenes and the pre-trained backbone that this needs.
 
     python tools/train.py \
-        configs/quickstart/upernet_swin-mini_lorand-b2r8_400it_digits.py
+        configs/quickstart/upernet_swin-mini_lorand-b4r8_800it_digits.py
 """
 
 _base_ = [
     '_base_/models/upernet_swin-mini.py',
     '_base_/datasets/digits_ade.py',
-    '_base_/schedules/adamw_400it.py',
+    '_base_/schedules/adamw_800it.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(type='mmlowrank.SwinLoRand', branches=2, rank=8))
+model = dict(backbone=dict(type='mmlowrank.SwinLoRand', branches=4, rank=8))
