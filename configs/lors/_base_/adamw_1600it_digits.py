@@ -3,10 +3,10 @@
 _base_ = '../../quickstart/_base_/schedules/adamw_800it.py'
 
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3, weight_decay=0.01),
+    optimizer=dict(lr=5e-4, weight_decay=0.01),
     clip_grad=dict(max_norm=1.0),
     # Pre-trained weights move less than the new neck and decoder.
-    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.25)}),
+    paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.5)}),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=100),
