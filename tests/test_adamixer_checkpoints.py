@@ -9,13 +9,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from swins import ARGS, stir
 
 from mmlowrank.checkpoint.adamixer import to_mmlowrank, to_original
+from mmlowrank.checkpoint.merge import largest_difference
 from mmlowrank.nn.mixing_matrices import CastOnce
 
 ROOT = Path(__file__).resolve().parents[1]
 CONVERT = ROOT / 'tools/model_converters/adamixer.py'
-MERGE = ROOT / 'tools/model_converters/merge_lors.py'
+MERGE = ROOT / 'tools/model_converters/merge.py'
 D, CF, STAGES, CLASSES, QUERIES = 16, 12, 3, 4, 7
 G, P, OUTS, FFN, HEADS = 3, 4, 5, 24, 2
 C = CF // G
@@ -250,36 +252,51 @@ def test_the_converter_writes_files_both_ways(run, tmp_path):
     assert 'are unknown' in run(CONVERT, *words, fails=True)
 
 
-def test_a_merged_checkpoint_is_plain_adamixer(run, tmp_path):
-    cfg = Config(
-        dict(default_scope='mmdet', model=adamixers.config(**adamixers.LORS))
-    )
+@pytest.mark.parametrize('tuner', [None, 'LoRA', 'LoRand'])
+def test_a_merged_checkpoint_is_plain_adamixer(run, tmp_path, tuner):
+    """A tuned backbone is merged with LORS, or stays and says why."""
+    torch.manual_seed(0)
+    model_cfg = adamixers.config(**adamixers.LORS)
+    if tuner:
+        model_cfg['backbone'] = dict(
+            ARGS['mmdet'], type=f'mmlowrank.Swin{tuner}', rank=2
+        )
+        model_cfg['neck']['in_channels'] = [16, 32, 64, 128]
+    cfg = Config(dict(default_scope='mmdet', model=model_cfg))
     cfg.dump(tmp_path / 'lors.py')
-    model = adamixers.build(**adamixers.LORS)
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model)
+    if tuner:
+        stir(model.backbone)
+    for parameter in model.decoder.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
     meta = dict(dataset_meta=dict(classes=('cat',)))
     torch.save(
         dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'lors.pth'
     )
-    merged = tmp_path / 'out' / 'merged.pth'
-    run(MERGE, tmp_path / 'lors.py', tmp_path / 'lors.pth', merged)
-    plain_cfg = Config.fromfile(merged.with_suffix('.py'))
-    assert not {'lors_adaptive', 'lors_static'} & set(plain_cfg.model.decoder)
-    init_default_scope('mmdet')
-    plain = MODELS.build(plain_cfg.model)
+    merged = tmp_path / 'merged.pth'
+    size = ('--size', 64)
+    text = run(
+        MERGE, tmp_path / 'lors.py', tmp_path / 'lors.pth', merged, *size
+    )
+    assert ('LoRand cannot be merged' in text) == (tuner == 'LoRand')
+    assert ("type='SwinTransformer'" in text) == (tuner == 'LoRA')
+    # What it prints is what changes in the config.
+    printed = text[text.index('model now has') :].partition('\n')[2]
+    printed = printed.partition('The backbone stays')[0]
+    for name, part in Config.fromstring(printed, '.py').items():
+        cfg.model[name] = part
+    plain_file = tmp_path / 'plain.py'
+    cfg.dump(plain_file)
+    plain = MODELS.build(cfg.model)
+    assert not plain.decoder.mixing.is_lors
     checkpoint = torch.load(merged, weights_only=True)
     assert checkpoint['meta'] == meta
     plain.load_state_dict(checkpoint['state_dict'])
-    images = torch.randn(1, 3, 64, 64)
-    with torch.no_grad():
-        for one, other in zip(
-            plain.eval()(images, mode='tensor'),
-            model.eval()(images, mode='tensor'),
-            strict=True,
-        ):
-            # float32; `other` is merged by the same arithmetic.
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    model.decoder.mixing.merge_at_eval = False
+    assert largest_difference(model, plain, torch.randn(1, 3, 64, 64)) < 1e-4
 
-    words = (MERGE, merged.with_suffix('.py'), merged, tmp_path / 'x.pth')
-    assert 'has no LORS to merge' in run(*words, fails=True)
+    again = run(MERGE, plain_file, merged, tmp_path / 'x.pth', fails=True)
+    assert ('no tuner and no LORS' in again) == (tuner != 'LoRand')
     words = (MERGE, tmp_path / 'lors.py', merged, tmp_path / 'x.pth')
     assert 'is not a checkpoint of' in run(*words, fails=True)

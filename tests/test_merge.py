@@ -144,7 +144,7 @@ def test_a_merged_file_is_checked_before_it_has_its_name(tmp_path, model):
     config, _, tuned = written(tmp_path, model)
     out = tmp_path / 'merged.pth'
     stock = built(dict(model, backbone=stock_backbone(config)))
-    state_dict = merge.merged_state_dict(tuned)
+    state_dict = merge.merge(tuned).state_dict
     assert state_dict.keys() == stock.state_dict().keys()
     difference = merge.save_checked(
         state_dict, {}, out, tuned, stock, images()
@@ -168,7 +168,7 @@ def test_head_and_statistics_come_along():
     model = built(MODELS_MERGED['Swin, RLRR'])
     model.norm = nn.BatchNorm1d(2)
     model.norm.running_mean.fill_(3)
-    state_dict = merge.merged_state_dict(model)
+    state_dict = merge.merge(model).state_dict
     assert state_dict['norm.running_mean'].tolist() == [3, 3]
     assert any('relative_position_index' in name for name in state_dict)
     assert torch.equal(state_dict['head.fc.weight'], model.head.fc.weight)

@@ -1,48 +1,96 @@
-"""Turn a tuned model into a checkpoint of the stock model.
+"""Turn a model into a checkpoint of the plain model that computes the same.
 
-The result holds tensors under stock names, and needs no mmlowrank.
+A tuned backbone becomes the stock one, which needs no mmlowrank; a decoder
+with LORS becomes AdaMixer's own.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..tuners import CHILD, tuners_of
+from ..nn import AdaptiveMixing
+from ..tuners import CHILD, CannotMerge, tuners_of
 
 # Of the largest output: merging rounds each float32 weight once.
 TOLERANCE = 1e-4
 
 
-def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict of the stock model that computes the same.
+class Merged(NamedTuple):
+    """What :func:`merge` makes of a model.
+
+    Attributes:
+        state_dict: Of the plain model.
+        tuners: Whether the tuners were merged.
+        lors: Whether LORS was merged.
+        stays: Why the tuners stay, where LORS could be merged without them.
+    """
+
+    state_dict: dict[str, Tensor]
+    tuners: bool
+    lors: bool
+    stays: str = ''
+
+
+def merge(model: nn.Module) -> Merged:
+    """Merge the tuners and LORS of a model, which stays as it is.
 
     Args:
-        model: A detector, segmentor, classifier or backbone with a tuner.
+        model: A detector, segmentor, classifier or backbone with a tuner, an
+            AdaMixer with LORS, or both.
 
     Raises:
-        CannotMerge: If a tuner has no stock form.
-        ValueError: If there is no tuner.
+        CannotMerge: If a tuner has no stock form and there is no LORS.
+        ValueError: If there is no tuner and no LORS.
     """
-    tuners = tuners_of(model)
-    if not tuners:
+    tuners, mixing = tuners_of(model), _mixing_with_lors(model)
+    if not (tuners or mixing):
         raise ValueError(
-            f'{type(model).__name__} has no tuner, so it is a stock model '
-            'already: there is nothing to merge'
+            f'{type(model).__name__} has no tuner and no LORS, so it is a '
+            'plain model already: there is nothing to merge'
         )
-    state_dict = dict(model.state_dict())
-    for path, tuner in tuners.items():
-        prefix = path.removesuffix(CHILD)
-        merged = tuner.merge()
+    state_dict, stays = dict(model.state_dict()), ''
+    try:
+        for path, tuner in tuners.items():
+            state_dict = _without_tuner(state_dict, path, tuner.merge())
+    except CannotMerge as error:
+        if not mixing:
+            raise
+        state_dict, stays = dict(model.state_dict()), str(error)
+    for path, module in mixing.items():
+        plain = module.merged().state_dict(prefix=f'{path}.')
         state_dict = {
-            name: merged.get(name.removeprefix(prefix), tensor)
-            if name.startswith(prefix)
-            else tensor
+            name: tensor
             for name, tensor in state_dict.items()
             if not name.startswith(f'{path}.')
         }
-    return {n: t.detach().cpu().contiguous() for n, t in state_dict.items()}
+        state_dict.update(plain)
+    state_dict = {
+        n: t.detach().cpu().contiguous() for n, t in state_dict.items()
+    }
+    return Merged(state_dict, bool(tuners) and not stays, bool(mixing), stays)
+
+
+def _mixing_with_lors(model: nn.Module) -> dict[str, AdaptiveMixing]:
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, AdaptiveMixing) and module.is_lors
+    }
+
+
+def _without_tuner(
+    state_dict: dict[str, Tensor], path: str, merged: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    prefix = path.removesuffix(CHILD)
+    return {
+        name: merged.get(name.removeprefix(prefix), tensor)
+        if name.startswith(prefix)
+        else tensor
+        for name, tensor in state_dict.items()
+        if not name.startswith(f'{path}.')
+    }
 
 
 def save_checked(
@@ -53,36 +101,33 @@ def save_checked(
     stock: nn.Module,
     images: Tensor,
 ) -> float:
-    """Write a merged checkpoint if the stock model computes the same.
+    """Write a merged checkpoint if the plain model computes the same.
 
     The file is read back, loaded strictly into ``stock`` and run. It gets
     its name only afterwards.
 
     Args:
-        state_dict: Of :func:`merged_state_dict`.
+        state_dict: Of :func:`merge`.
         meta: What else the checkpoint says; values that are no plain Python
             are left out.
         out: Where to write.
         tuned: The model that was merged.
-        stock: The stock model, with any weights.
-        images: (batch, 3, height, width), for both backbones.
+        stock: The plain model, with any weights.
+        images: (batch, 3, height, width), for both.
 
     Returns:
-        The largest difference of two outputs of the backbones, as a part of
-        the largest entry of the output.
+        What :func:`largest_difference` does.
 
     Raises:
         RuntimeError: If the outputs differ by more than ``TOLERANCE``, or
-            the checkpoint does not fit the stock model.
+            the checkpoint does not fit the plain model.
     """
     draft = out.with_name(f'{out.name}.unchecked')
     try:
         torch.save(dict(meta=_plain(meta), state_dict=state_dict), draft)
         again = torch.load(draft, map_location='cpu', weights_only=True)
         stock.load_state_dict(again['state_dict'], strict=True)
-        difference = largest_difference(
-            backbone_of(tuned), backbone_of(stock), images
-        )
+        difference = largest_difference(tuned, stock, images)
         # Not <= is also where an output is nan.
         if not difference <= TOLERANCE:
             raise RuntimeError(
@@ -107,7 +152,10 @@ def backbone_of(model: nn.Module) -> nn.Module:
 def largest_difference(
     one: nn.Module, other: nn.Module, images: Tensor
 ) -> float:
-    """Compare two backbones in evaluation mode.
+    """Compare what two models compute, in evaluation mode.
+
+    Of an AdaMixer these are class scores and boxes of each stage; of others,
+    whose heads are the same, what the backbones return.
 
     Returns:
         max |difference| / max |output|, the worst over the outputs.
@@ -115,8 +163,20 @@ def largest_difference(
     one.eval(), other.eval()
     return max(
         ((a - b).abs().max() / a.abs().max()).item()
-        for a, b in zip(one(images), other(images), strict=True)
+        for a, b in zip(
+            _outputs(one, images), _outputs(other, images), strict=True
+        )
     )
+
+
+def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    mixings = [m for m in model.modules() if isinstance(m, AdaptiveMixing)]
+    if not mixings:
+        return list(backbone_of(model)(images))
+    for mixing in mixings:
+        # It would compare what is merged with itself.
+        mixing.merge_at_eval = False
+    return [t for stage in model(images, mode='tensor') for t in stage]
 
 
 def _plain(value: Any) -> Any:

@@ -1,11 +1,13 @@
-"""Merge a tuned checkpoint into one of the stock model.
+"""Merge what was added to a model into plain weights.
 
 python tools/model_converters/merge.py CONFIG CHECKPOINT OUT [--size 224]
 
-Works for methods that are linear in their inputs (LoRA, RLRR, SSF, FacT,
-ARC) or train stock tensors only (Full, BitFit, ...); others are refused with
-the reason. OUT is loaded into the stock model and run before it gets its
-name; it needs no mmlowrank.
+A backbone tuned by a method that is linear in its inputs (LoRA, RLRR, SSF,
+FacT, ARC) or trains stock tensors only (Full, BitFit, ...) becomes the stock
+backbone, which needs no mmlowrank; other methods are refused with the
+reason. A decoder with LORS becomes plain AdaMixer. OUT is loaded into the
+plain model and run before it gets its name; what changes in the config is
+printed.
 """
 
 import argparse
@@ -16,11 +18,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 
-from mmlowrank.checkpoint.merge import (
-    backbone_of,
-    merged_state_dict,
-    save_checked,
-)
+from mmlowrank.checkpoint.merge import backbone_of, merge, save_checked
 from mmlowrank.models.tuned_backbone import stock_config
 from mmlowrank.tuners import CannotMerge
 
@@ -29,8 +27,8 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config the model was trained with')
-    parser.add_argument('checkpoint', help='checkpoint of the tuned model')
-    parser.add_argument('out', type=Path, help='stock checkpoint to write')
+    parser.add_argument('checkpoint', help='checkpoint to merge')
+    parser.add_argument('out', type=Path, help='checkpoint to write')
     parser.add_argument(
         '--size',
         type=int,
@@ -87,25 +85,37 @@ def main() -> None:
             f'{args.checkpoint} is not a checkpoint of {args.config}: '
             f'{lines} ... Give the config it was trained with'
         ) from None
+    changed = {}
     try:
-        merged = merged_state_dict(tuned)
-        stock_backbone = stock_config(cfg.model.backbone)
+        merged = merge(tuned)
+        if merged.tuners:
+            changed['backbone'] = stock_config(cfg.model.backbone)
     except (CannotMerge, ValueError) as error:
         raise SystemExit(str(error)) from None
-    cfg.model.backbone = ConfigDict(stock_backbone)
-    stock = build(cfg)
+    if merged.lors:
+        changed['decoder'] = dict(
+            cfg.model.decoder, lors_adaptive=None, lors_static=None
+        )
+    # In place of the old ones: a config's own update() mixes them.
+    for name, part in changed.items():
+        cfg.model[name] = ConfigDict(part)
+    plain = build(cfg)
     meta = dict(dataset_meta=checkpoint.get('meta', {}).get('dataset_meta'))
-    x = image(backbone_of(stock), args.size)
+    x = image(backbone_of(plain), args.size)
     try:
-        difference = save_checked(merged, meta, args.out, tuned, stock, x)
+        difference = save_checked(
+            merged.state_dict, meta, args.out, tuned, plain, x
+        )
     except RuntimeError as error:
         raise SystemExit(str(error)) from None
     print(
-        f'{args.out}: {len(merged)} tensors. Read back into the stock model '
-        f'and run on a {x.shape[2]} x {x.shape[3]} image: outputs differ by '
-        f'at most {difference:.1e} of the largest. The backbone is now\n'
-        f'{Config(dict(backbone=stock_backbone)).pretty_text}'
+        f'{args.out}: {len(merged.state_dict)} tensors. Read back into the '
+        f'plain model and run on a {x.shape[2]} x {x.shape[3]} image: outputs '
+        f'differ by at most {difference:.1e} of the largest. In the config, '
+        f'the model now has\n{Config(changed).pretty_text}'
     )
+    if merged.stays:
+        print(f'The backbone stays as it was: {merged.stays}')
 
 
 if __name__ == '__main__':
