@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -163,61 +164,102 @@ def format_table(rows: list[Row]) -> str:
     return '\n'.join(lines)
 
 
-def pareto_front(rows: list[Row], cost: Callable[[Row], float]) -> list[Row]:
+def pareto_front(
+    rows: list[Row],
+    cost: Callable[[Row], float],
+    gain: Callable[[Row], float] = lambda row: row.bbox,
+) -> list[Row]:
     """Return the rows that no other beats at the same or a lower cost.
 
     Args:
-        rows: Rows; those without a box mAP are never in front.
+        rows: Rows; those without a gain (nan) are never in front.
         cost: What a row costs.
+        gain: How good a row is; its box mAP by default.
 
     Returns:
-        By rising cost, and so by rising box mAP.
+        By rising cost, and so by rising gain.
     """
     front: list[Row] = []
-    found = [row for row in rows if not math.isnan(row.bbox)]
-    for row in sorted(found, key=lambda row: (cost(row), -row.bbox)):
-        if not front or row.bbox > front[-1].bbox:
+    found = [row for row in rows if not math.isnan(gain(row))]
+    for row in sorted(found, key=lambda row: (cost(row), -gain(row))):
+        if not front or gain(row) > gain(front[-1]):
             front.append(row)
     return front
 
 
 def plot_pareto(rows: list[Row], path: str | Path) -> None:
-    """Draw box mAP over saved bytes and over trainable parameters."""
+    """Draw box mAP and mIoU over saved bytes and trainable parameters."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.2), layout='constrained')
-    panels = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(10, 8), layout='constrained')
+    panels = figure.subplots(2, 2, sharex='col', sharey='row')
     costs = {
         'saved for the backward pass, MiB': lambda r: r.saved / 2**20,
         'trainable share of the backbone, %': lambda r: r.percent,
     }
-    for axes, (label, cost) in zip(panels, costs.items(), strict=True):
-        front = pareto_front(rows, cost)
-        axes.plot(
-            [cost(row) for row in front],
-            [row.bbox for row in front],
-            drawstyle='steps-post',
-            color='tab:orange',
-            zorder=1,
-        )
-        for row in rows:
-            if math.isnan(row.bbox):
-                continue
-            axes.scatter(cost(row), row.bbox, color='tab:blue', zorder=2)
-            axes.annotate(
-                row.method,
-                (cost(row), row.bbox),
-                xytext=(4, 4),
-                textcoords='offset points',
-                fontsize=8,
-            )
-        axes.set_xlabel(label)
-        axes.margins(x=0.15, y=0.15)
-        axes.grid(alpha=0.3)
+    gains = {
+        'box mAP, Mask R-CNN': lambda r: r.bbox,
+        'mIoU in %, UPerNet': lambda r: r.miou,
+    }
     # Logarithmic, with room for FIXED's zero.
-    panels[1].set_xscale('symlog', linthresh=0.5)
-    panels[0].set_ylabel('box mAP on the validation scenes')
+    panels[0][1].set_xscale('symlog', linthresh=0.5)
+    for line, (title, gain) in zip(panels, gains.items(), strict=True):
+        line[0].set_ylabel(title)
+        for axes, cost in zip(line, costs.values(), strict=True):
+            _draw_front(axes, rows, cost, gain)
+    for axes, title in zip(panels[-1], costs, strict=True):
+        axes.set_xlabel(title)
+    figure.draw_without_rendering()  # the labels need to know the scales
+    for line, gain in zip(panels, gains.values(), strict=True):
+        for axes, cost in zip(line, costs.values(), strict=True):
+            _name_points(axes, rows, cost, gain)
     figure.savefig(path, dpi=150)
+
+
+def _draw_front(
+    axes: Any,
+    rows: list[Row],
+    cost: Callable[[Row], float],
+    gain: Callable[[Row], float],
+) -> None:
+    front = pareto_front(rows, cost, gain)
+    axes.plot(
+        [cost(row) for row in front],
+        [gain(row) for row in front],
+        drawstyle='steps-post',
+        color='tab:orange',
+        zorder=1,
+    )
+    axes.scatter([*map(cost, rows)], [*map(gain, rows)], zorder=2)
+    axes.margins(x=0.18, y=0.1)
+    axes.grid(alpha=0.3)
+
+
+def _name_points(
+    axes: Any,
+    rows: list[Row],
+    cost: Callable[[Row], float],
+    gain: Callable[[Row], float],
+) -> None:
+    """Write the methods beside their points, none over another."""
+    width, height = 75, 11  # of a name, in points
+    taken: list[tuple[float, float]] = []
+    found = [row for row in rows if not math.isnan(gain(row))]
+    for row in sorted(found, key=gain, reverse=True):
+        point = axes.transData.transform((cost(row), gain(row)))
+        x, y = start = point * 72 / axes.figure.dpi
+        while any(
+            abs(x - a) < width and abs(y - b) < height for a, b in taken
+        ):
+            y -= 1
+        taken.append((x, y))
+        axes.annotate(
+            row.method,
+            (cost(row), gain(row)),
+            xytext=(6, y - start[1] + 3),
+            textcoords='offset points',
+            fontsize=8,
+        )
 
 
 def write_report(rows: list[Row], path: str | Path) -> None:
@@ -230,7 +272,7 @@ def write_report(rows: list[Row], path: str | Path) -> None:
 
 {format_table(rows)}
 
-![Box mAP over saved bytes and trainable parameters]({path.stem}.png)
+![Box mAP and mIoU over saved bytes and trainable parameters]({path.stem}.png)
 
 Made by
 
@@ -253,7 +295,7 @@ the pre-trained Swin and the schedules are those of
   ignored as in ADE20K.
 - *s / it*: median seconds of a training iteration, on the machine that made
   this table.
-- The line in the plot joins the methods that no other beats at the same or a
+- The lines in the plot join the methods that no other beats at the same or a
   lower cost.
 """
     )
