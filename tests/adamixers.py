@@ -59,12 +59,12 @@ def config(**decoder) -> dict:
     )
 
 
-def build(seed: int = 0, **decoder) -> nn.Module:
-    """Build it, every parameter of the decoder off its start."""
+def build(seed: int = 0, at_start: bool = False, **decoder) -> nn.Module:
+    """Build it, unless ``at_start`` with the decoder off its start."""
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(config(**decoder))
-    for parameter in model.decoder.parameters():
+    for parameter in () if at_start else model.decoder.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
     return model.train()  # the backbone's norms keep their statistics
 

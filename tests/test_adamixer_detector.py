@@ -34,6 +34,43 @@ def test_every_trainable_parameter_gets_a_gradient(kind):
     assert all(p.grad.isfinite().all() for p in model.decoder.parameters())
 
 
+def starts():
+    """Every start that an option of the decoder leads to."""
+    adaptive, static = adamixers.LORS.values()
+    for bias in (True, False):
+        yield dict(generator_bias=bias)
+        for init in ('official', 'paper'):
+            for parts in ('both', 'shared', 'private'):
+                yield dict(
+                    lors_adaptive=dict(adaptive, parts=parts, init=init),
+                    lors_static=dict(static, init=init),
+                    generator_bias=bias,
+                )
+
+
+@pytest.mark.parametrize('options', starts(), ids=str)
+def test_every_start_can_learn(options):
+    """Nothing stays where it is because all before it is zero."""
+    model = adamixers.build(at_start=True, **options)
+    optimizer = torch.optim.AdamW(model.decoder.parameters(), lr=1e-3)
+    silent = {n for n, p in model.named_parameters() if p.requires_grad}
+    for step in range(4):
+        total, _ = model.parse_losses(
+            model(**adamixers.batch(model), mode='loss')
+        )
+        total.backward()
+        silent -= {
+            n
+            for n, p in model.named_parameters()
+            if p.grad is not None and p.grad.any()
+        }
+        if not step:
+            assert not any(n.startswith(('neck', 'backbone')) for n in silent)
+        optimizer.step()
+        model.zero_grad()
+    assert not silent
+
+
 def test_stages_pass_queries_with_gradient_and_boxes_without():
     model = adamixers.build()
     outputs = model(adamixers.batch(model)['inputs'], mode='tensor')

@@ -207,6 +207,37 @@ def test_merged_weights_are_cached_and_dropped():
     assert mixing._merged is None
 
 
+@torch.no_grad()
+def test_merged_weights_do_not_depend_on_the_first_pass():
+    """Not on its autocast, and not on weights that eval() comes after."""
+    x, query = (tensor.float() for tensor in samples())
+    mixing = build(adaptive=RANKS, static=dict(rank=2)).float().eval()
+    wanted = mixing(x, query, 0, CastOnce())
+    mixing.eval()
+    with torch.autocast('cpu', torch.bfloat16):
+        mixing(x, query, 0, CastOnce())
+    assert torch.equal(mixing(x, query, 0, CastOnce()), wanted)
+    # mmengine's EMAHook swaps the weights so, and a loop then calls eval().
+    mixing.output.A[0].data.copy_(mixing.output.A[0] * 2)
+    mixing.eval()
+    swapped = mixing(x, query, 0, CastOnce())
+    mixing.merge_at_eval = False
+    # float32 in another order.
+    torch.testing.assert_close(
+        swapped, mixing(x, query, 0, CastOnce()), rtol=1e-4, atol=1e-4
+    )
+    assert not torch.allclose(swapped, wanted, rtol=1e-2, atol=1e-2)
+
+
+def test_merges_where_inference_mode_made_the_parameters():
+    x, query = samples()
+    with torch.inference_mode():
+        mixing = build(adaptive=RANKS, static=dict(rank=2)).eval()
+        merged = mixing(x, query, 0, CastOnce())
+    assert mixing._merged is not None
+    assert merged.isfinite().all()
+
+
 @combinations
 def test_checkpointing_changes_nothing(options):
     x, query = samples()

@@ -73,6 +73,20 @@ def test_multiply_adds_from_the_command_line(tool):
     )
 
 
+@pytest.mark.parametrize('parts', ['shared', 'private'])
+def test_multiply_adds_of_the_ablations(tool, parts):
+    config = f'configs/lors/adamixer-q100_r50_lors-{parts}-only_1x_coco.py'
+    decoders = [
+        json.loads(tool('get_flops.py', config, '--json', *form))['decoder']
+        for form in ((), ('--unmerged',), ('--as-paper',))
+    ]
+    merged, unmerged, paper = decoders
+    # Merged, all are a plain decoder. The paper forms the private weight of
+    # the output projection too.
+    assert round(merged / 1e9, 3) == 16.067
+    assert unmerged < paper
+
+
 def test_multiply_adds_of_another_framework(tool):
     config = 'configs/quickstart/pretrain_swin-mini_digits.py'
     words = ('get_flops.py', config, '--shape', 40, 40)

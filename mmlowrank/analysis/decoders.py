@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ..nn import AdaptiveMixing, LORSAdaptive
+from ..nn import AdaptiveMixing
 from ..nn.mixing import adaptive_mixing_plain
 from ..nn.mixing_matrices import CastOnce, generate_mixing_plain
 
@@ -80,13 +80,8 @@ class _CatAndSum:
         self, x: Tensor, query: Tensor, stage: int, cast: CastOnce
     ) -> Tensor:
         generator, output = self.mixing.generator, self.mixing.output
-        if isinstance(generator, LORSAdaptive):
-            shared, private = generator.shared, generator.private[stage]
-            rest = (private.E(query), *private.factors())
-        else:
-            shared, rest = generator[stage], (None,) * 5
         channel, spatial = generate_mixing_plain(
-            query, shared.weight, shared.bias, *rest, generator.sizes
+            query, *generator.tensors(query, stage, cast), generator.sizes
         )
         return adaptive_mixing_plain(
             x, channel, spatial, *output.tensors(stage), eps=1e-5

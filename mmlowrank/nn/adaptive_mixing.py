@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .lors import LORSAdaptive, LORSStatic
+from .autograd import no_autocast
+from .lors import LORSAdaptive, LORSStatic, start_alike
 from .mixing import adaptive_mixing
 from .mixing_matrices import CastOnce, MixingSizes, generate_mixing
 
@@ -34,9 +35,16 @@ class StackedGenerators(nn.ModuleList):
         self, query: Tensor, stage: int, cast: CastOnce
     ) -> tuple[Tensor, Tensor]:
         """Make the mixing matrices; see :meth:`LORSAdaptive.forward`."""
+        return generate_mixing(
+            query, *self.tensors(query, stage, cast), self.sizes
+        )
+
+    def tensors(
+        self, query: Tensor, stage: int, cast: CastOnce
+    ) -> tuple[Tensor | None, ...]:
+        """Return weight and bias; see :meth:`LORSAdaptive.tensors`."""
         linear = self[stage]
-        weight, bias = cast(linear.weight), cast(linear.bias)
-        return generate_mixing(query, weight, bias, *[None] * 5, self.sizes)
+        return cast(linear.weight), cast(linear.bias), *[None] * 5
 
 
 class StackedOutputs(nn.ModuleList):
@@ -62,7 +70,9 @@ class AdaptiveMixing(nn.Module):
         merge_at_eval: Fold what LORS adds into plain linear layers at the
             first forward pass after ``eval()`` that needs no gradient. Costs
             the memory of the plain weights and saves the low-rank products.
-            Dropped by ``train()``, and made anew when a parameter changed.
+            Dropped by ``train()`` and ``eval()``, and made anew when a
+            parameter was changed in place or moved. Writing to a parameter's
+            ``.data`` goes unseen until then.
         with_cp: Keep no mixing matrices for the backward pass; make them
             again there.
     """
@@ -129,25 +139,34 @@ class AdaptiveMixing(nn.Module):
         Its parameters do not train. Parts without LORS are not copied.
         """
         generator, output = self.generator, self.output
-        if isinstance(generator, LORSAdaptive):
-            linears = _linears(generator, self.num_stages)
-            generator = StackedGenerators(linears, generator.sizes)
-        if isinstance(output, LORSStatic):
-            output = StackedOutputs(_linears(output, self.num_stages))
+        # The weights are kept, so they shall not depend on who asked first.
+        with no_autocast(next(self.parameters()).device):
+            if isinstance(generator, LORSAdaptive):
+                linears = _linears(generator, self.num_stages)
+                generator = StackedGenerators(linears, generator.sizes)
+            if isinstance(output, LORSStatic):
+                output = StackedOutputs(_linears(output, self.num_stages))
         return AdaptiveMixing(generator, output, self.num_stages).eval()
 
     def _merged_once(self) -> 'AdaptiveMixing':
-        # In-place changes (loading, an averaged model moving in) count up a
-        # parameter's version; moving to another device replaces its storage.
-        state = [(p._version, p.data_ptr()) for p in self.parameters()]
+        # In-place changes, such as loading, count up a parameter's version;
+        # moving to another device replaces its storage. Parameters made in
+        # inference mode have no version.
+        state = [
+            (0 if p.is_inference() else p._version, p.data_ptr())
+            for p in self.parameters()
+        ]
         if self._merged is None or self._merged[0] != state:
             self._merged = state, self.merged()
         return self._merged[1]
 
     def train(self, mode: bool = True) -> 'AdaptiveMixing':
-        """Set the mode; training drops the merged weights."""
-        if mode:
-            self._merged = None
+        """Set the mode and drop the merged weights.
+
+        ``eval()`` too: before it, an averaged model has written its weights
+        where they are not seen to change (mmengine's EMAHook).
+        """
+        self._merged = None
         return super().train(mode)
 
     def __getstate__(self) -> dict:
@@ -166,8 +185,9 @@ def build_mixing(
     """Build the mixing of a decoder, with its start.
 
     AdaMixer's generators start with zero weights and the biases of
-    nn.Linear: the matrices are then the same for all queries. Its output
-    projections start with Xavier weights.
+    nn.Linear: the matrices are then the same for all queries. (Without
+    biases the weights are nn.Linear's, since from zero matrices nothing
+    learns.) Its output projections start with Xavier weights.
 
     Args:
         embed_dims: Width of a query (D).
@@ -195,7 +215,7 @@ def build_mixing(
         ]
         generator = StackedGenerators(linears, sizes)
         for linear in generator:
-            nn.init.zeros_(linear.weight)
+            start_alike(linear)
     if static is not None:
         output = LORSStatic(width, embed_dims, num_stages, **static)
     else:

@@ -1,20 +1,30 @@
 """What the hand-written backward passes share."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+# The device that models are counted on; it knows no autocast.
+_COUNTED_ON = 'meta'
+
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast to the autocast type, as the elementary products would be."""
     device = tensors[0].device.type
-    # The meta device, on which models are counted, knows no autocast.
-    if device == 'meta' or not torch.is_autocast_enabled(device):
+    if device == _COUNTED_ON or not torch.is_autocast_enabled(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager:
+    """Return a context in which products are in their tensors' own type."""
+    if device.type == _COUNTED_ON:
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def through_twin(

@@ -14,6 +14,8 @@ biases; the static part has a private bias in each stage and no shared one;
 ``init='official'`` is the code's start. ``init='paper'`` is section 4.1,
 read as Kaiming initialisation of each matrix with the size it contracts as
 its fan. The paper's counts need ``bias=False`` in the adaptive part.
+Neither start can learn without a shared part, because M and S are zero then
+and stay so; there, E starts as a generator of AdaMixer does.
 
 Both are mergeable: E is linear in q, so ``merged(stage)`` is one plain
 linear layer for the adaptive part too.
@@ -188,16 +190,18 @@ class LORSAdaptive(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights; every private part starts as zero."""
+        """Draw the weights; beside a shared part, private ones are zero."""
         if self.shared is not None:
             self.shared.reset_parameters()
             if self.init == 'paper':
                 nn.init.kaiming_uniform_(self.shared.weight)
             else:
-                # Only the bias is left: M and S start equal for all queries.
-                nn.init.zeros_(self.shared.weight)
+                start_alike(self.shared)
         for private in self.private or ():
             private.reset_parameters()
+            if self.shared is None:
+                private.E.reset_parameters()
+                start_alike(private.E)
 
     def forward(
         self, query: Tensor, stage: int, cast: CastOnce
@@ -213,6 +217,18 @@ class LORSAdaptive(nn.Module):
             (groups, queries, C, C) and
             (groups, queries, in_points, out_points).
         """
+        return generate_mixing(
+            query, *self.tensors(query, stage, cast), self.sizes
+        )
+
+    def tensors(
+        self, query: Tensor, stage: int, cast: CastOnce
+    ) -> tuple[Tensor | None, ...]:
+        """Return what a stage makes its matrices of.
+
+        The shared weight and bias, the codes E and the four factors, None
+        where there are none; see :func:`.mixing_matrices.generate_mixing`.
+        """
         weight = bias = codes = None
         factors: Sequence[Tensor | None] = [None] * 4
         if self.shared is not None:
@@ -220,9 +236,7 @@ class LORSAdaptive(nn.Module):
         if self.private is not None:
             codes = self.private[stage].E(query)
             factors = self.private[stage].factors()
-        return generate_mixing(
-            query, weight, bias, codes, *factors, self.sizes
-        )
+        return weight, bias, codes, *factors
 
     @torch.no_grad()
     def merged(self, stage: int) -> tuple[Tensor, Tensor | None]:
@@ -240,6 +254,17 @@ class LORSAdaptive(nn.Module):
             if private.E.bias is not None:
                 bias = bias + private.rows(private.E.bias[None])[0]
         return weight, bias if isinstance(bias, Tensor) else None
+
+
+def start_alike(generator: nn.Linear) -> None:
+    """Let a generator make the same matrices for all queries at first.
+
+    AdaMixer's start: only the bias is left. A generator without one keeps
+    its weight: if M and S were zero, behind them a ReLU would stand at zero,
+    and no gradient would ever pass.
+    """
+    if generator.bias is not None:
+        nn.init.zeros_(generator.weight)
 
 
 class _Private(nn.Module):
