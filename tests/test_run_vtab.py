@@ -137,7 +137,11 @@ def test_a_stopped_task_goes_on_a_finished_one_is_skipped(tasks, first):
 
     done = run(tasks, *both)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count('done before') == 2
+    assert done.stdout.count('done before, with other settings') == 2
+
+    done = run(tasks, *both, *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count('done before\n') == 2
     assert table in done.stdout
 
 

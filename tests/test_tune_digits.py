@@ -26,6 +26,7 @@ STOCK = {
 }
 COUNTS = {
     ('swin', 'fixed'): 0,
+    ('swin', 'ssf'): 22 * S1 + 4 * 32 + 12 * (32 + 64 + 128) + 2 * 256,
     ('swin', 'rlrr'): 29 * S1 + 8 * (32 + 64 + 128) + 2 * 256,
     ('swin', 'lora-r8'): 4 * 8 * S1,
     ('swin', 'full'): STOCK['swin'],
@@ -108,13 +109,16 @@ def test_it_runs_and_goes_on(tmp_path):
     log = (tmp_path / 'vit-rlrr' / 'train.log').read_text()
     assert 'vit-pretrain/epoch_1.pth' in log
     second = tune(tmp_path, *few)
-    assert second.count('done before') == 2
+    assert second.count('done before\n') == 2
     table = (tmp_path / 'table.md').read_text()
     assert table in first
     assert table in second
     (row,) = table.splitlines()[2:]
     cells = [cell.strip() for cell in row.split('|')[1:5]]
     assert cells == ['vit', 'RLRR', '12,160', '3.87']
+    # A result of other settings is not passed off as one of these.
+    longer = tune(tmp_path, *few[1:])
+    assert longer.count('done before, with other settings') == 2
 
 
 def test_table_of_made_results():
@@ -129,4 +133,13 @@ def test_table_of_made_results():
 
 
 def test_an_unfinished_run_has_no_row(tmp_path):
+    assert tuning_table.read_row('RLRR', tmp_path) is None
+    # Two of three epochs.
+    (tmp_path / 'config.py').write_text('train_cfg = dict(max_epochs=3)\n')
+    logs = tmp_path / '20260101_000000' / 'vis_data'
+    logs.mkdir(parents=True)
+    (logs / 'scalars.json').write_text(
+        '{"accuracy/top1": 10.0, "step": 1}\n'
+        '{"accuracy/top1": 12.0, "step": 2}\n'
+    )
     assert tuning_table.read_row('RLRR', tmp_path) is None

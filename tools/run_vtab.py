@@ -85,7 +85,8 @@ def main() -> None:
         name = f'[{number}/{len(configs)}] {task}'
         result = vtab.read_result(root / task)
         if result is not None:
-            child_run.say(f'{name}  best {result.best:.1f}  done before')
+            done = child_run.done_before(root / task, config, options)
+            child_run.say(f'{name}  best {result.best:.1f}  {done}')
             continue
         try:
             seconds = child_run.train(

@@ -47,7 +47,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir',
         type=Path,
-        help='default: work_dirs/tune_digits, with the seed if it is not 0',
+        help='default: work_dirs/tune_digits, with the seed if it is not 0,\n'
+        'and -smoke with --smoke',
     )
     parser.add_argument(
         '--smoke',
@@ -61,15 +62,16 @@ def finished_row(
     method: str, config: str, work_dir: Path, args: argparse.Namespace
 ) -> tuning_table.Row:
     """Return the result of a run, after running it if need be."""
-    row = tuning_table.read_row(method, work_dir)
-    if row is not None:
-        child_run.say(f'{work_dir.name}  {row.accuracy:.1f} %  done before')
-        return row
     options = ['--cfg-options', f'randomness.seed={args.seed}']
     if args.smoke:
         options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
         options += ['default_hooks.checkpoint.interval=1']
         options += ['default_hooks.logger.interval=1']
+    row = tuning_table.read_row(method, work_dir)
+    if row is not None:
+        done = child_run.done_before(work_dir, CONFIGS / config, options)
+        child_run.say(f'{work_dir.name}  {row.accuracy:.1f} %  {done}')
+        return row
     seconds = child_run.train(
         Path(__file__).with_name('train.py'),
         work_dir.name,
@@ -116,6 +118,8 @@ def main() -> None:
     root = Path('work_dirs/tune_digits')
     if args.seed:
         root = root.with_name(f'{root.name}-seed{args.seed}')
+    if args.smoke:
+        root = root.with_name(f'{root.name}-smoke')
     root = (args.work_dir or root).resolve()
     scenes = root / 'digits'
     # The digits alone are read here; of scenes one each is the least.

@@ -1,5 +1,6 @@
 """Run tools/train.py in a process of its own, with progress and a log."""
 
+import json
 import re
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+ASKED = 'asked.json'
 _COUNT = re.compile(r'Epoch\((train|val)\) +\[(\d+)\]\[ *(\d+)/ *(\d+)\]')
 
 
@@ -52,6 +54,7 @@ def train(
     command = [sys.executable, script, config, '--work-dir', work_dir]
     command += ['--resume', 'auto', *options]
     work_dir.mkdir(parents=True, exist_ok=True)
+    (work_dir / ASKED).write_text(_asked(config, options))
     log = work_dir / 'train.log'
     begin = time.monotonic()
     with (
@@ -78,6 +81,29 @@ def train(
             '\n'.join([*lines[-15:], f'{name} failed. The whole log is {log}'])
         )
     return time.monotonic() - begin
+
+
+def done_before(
+    work_dir: Path, config: Path, options: Sequence[str] = ()
+) -> str:
+    """Return what to say of a finished run instead of running it again.
+
+    Args:
+        work_dir: Its folder.
+        config: The config that is asked for now.
+        options: The options that are asked for now.
+    """
+    path = work_dir / ASKED
+    if path.is_file() and path.read_text() != _asked(config, options):
+        return (
+            'done before, with other settings (remove '
+            f'{work_dir} to repeat it with these)'
+        )
+    return 'done before'
+
+
+def _asked(config: Path, options: Sequence[str]) -> str:
+    return json.dumps([str(config.resolve()), *map(str, options)]) + '\n'
 
 
 def say(text: str) -> None:
