@@ -176,6 +176,40 @@ def saved_floats(function, inputs, rest):
     return sum(n for place, n in saved.items() if place not in own)
 
 
+@pytest.mark.parametrize(
+    'name', ['dense', 'low_rank_code', 'norm_mlp', 'bottleneck']
+)
+def test_autocast_keeps_no_copies_of_weights(name):
+    (x, *weights), rest = FUNCTIONS[name](torch.float32)
+    function, plain = pair(name)
+    inputs = [x, *(weight.detach() for weight in weights)]
+    with torch.autocast('cpu', torch.bfloat16):
+        kept = saved_floats(function, inputs, rest)
+        code = len(x.view(-1, x.shape[-1])) * 3  # z of low_rank_code
+        assert kept <= x.numel() + code * (name == 'low_rank_code')
+        out = function(x, *weights, *rest)
+        theirs = plain(x, *weights, *rest)
+    # And the backward pass of the backward pass casts as the first does.
+    first = [
+        torch.autograd.grad(y.float().square().sum(), x, create_graph=True)[0]
+        for y in (out, theirs)
+    ]
+    second = [torch.autograd.grad(g.sum(), weights[-2])[0] for g in first]
+    assert second[0].dtype == torch.float32
+    error = (second[0] - second[1]).abs().max()
+    assert error <= 0.1 * second[1].abs().max() + 1e-2
+
+
+def test_dense_can_be_changed_in_place():
+    for dtype in (torch.float32, DOUBLE, torch.bfloat16):
+        inputs, _ = dense_inputs(dtype)
+        functional.dense(*inputs).relu_().sum().backward()
+        grad, inputs[0].grad = inputs[0].grad, None
+        F.linear(*inputs).relu().sum().backward()
+        # bfloat16 keeps 8 bits.
+        torch.testing.assert_close(grad, inputs[0].grad, rtol=2e-2, atol=2e-2)
+
+
 def test_what_is_kept():
     (x, weight, bias), _ = dense_inputs()
     kept = saved_floats(functional.dense, [x, weight, bias], ())

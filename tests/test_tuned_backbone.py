@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from swins import ARGS, DEPTHS, EMBED_DIMS, FRAMEWORKS, build, images
 
 from mmlowrank.checkpoint.microsoft_swin import convert
+from mmlowrank.registry import TUNERS
 from mmlowrank.tuners import Tuner
 
 every = pytest.mark.parametrize('framework', FRAMEWORKS)
@@ -109,6 +110,33 @@ def test_unknown_anatomy_is_refused_by_name():
                 tuner=dict(type='LoRand'),
             )
         )
+
+
+@pytest.mark.parametrize('name', sorted(TUNERS.module_dict))
+def test_the_second_swin_is_refused_by_name(name):
+    """It has the parts of the first, in another order."""
+    cfg = dict(
+        type='mmlowrank.TunedBackbone',
+        backbone=dict(
+            type='SwinTransformerV2',
+            arch=dict(
+                embed_dims=16,
+                depths=[1, 1, 1, 1],
+                num_heads=[1, 2, 4, 8],
+                extra_norm_every_n_blocks=0,
+            ),
+            img_size=64,
+            window_size=[2, 2, 2, 2],
+        ),
+        tuner=dict(type=name),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        if name in ('Full', 'Fixed'):  # these need no anatomy
+            backbone = MODELS.build(cfg)
+            assert backbone(images())[-1].requires_grad == (name == 'Full')
+            return
+        with pytest.raises(TypeError, match=f'{name} .* SwinTransformerV2'):
+            MODELS.build(cfg)
 
 
 def test_unknown_tuner_is_refused_with_the_known_ones():

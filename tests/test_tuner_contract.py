@@ -122,9 +122,12 @@ def test_a_fixed_backbone_builds_no_graph(framework):
     assert not loss(backbone, images()).requires_grad
 
 
+@pytest.mark.parametrize('whole', [True, False])
 @training_rows
-def test_exactly_the_owned_get_a_gradient(framework, row):
-    backbone = tuned(framework, row)
+def test_exactly_the_owned_get_a_gradient(framework, row, whole):
+    """Also where the last stage, or layer, is behind all outputs."""
+    part = dict(out_indices=(1,) if framework == VIT else (0, 1, 2))
+    backbone = tuned(framework, row, **({} if whole else part))
     stir(backbone)
     loss(backbone, images()).backward()
     owned = backbone.tuner.owned()

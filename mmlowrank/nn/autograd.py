@@ -13,11 +13,32 @@ _COUNTED_ON = 'meta'
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Cast to the autocast type, as the elementary products would be."""
-    device = tensors[0].device.type
-    if device == _COUNTED_ON or not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(tensor.to(dtype) for tensor in tensors)
+    dtypes = map(product_type, tensors)
+    return tuple(t.to(d) for t, d in zip(tensors, dtypes, strict=True))
+
+
+def product_type(tensor: Tensor) -> torch.dtype:
+    """Return the type that a product with ``tensor`` is computed in."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or device == _COUNTED_ON:
+        return tensor.dtype
+    if not torch.is_autocast_enabled(device):
+        return tensor.dtype
+    return torch.get_autocast_dtype(device)
+
+
+def cast_to(
+    dtype: torch.dtype, *tensors: Tensor | None
+) -> list[Tensor | None]:
+    """Cast what is there and is a floating-point tensor.
+
+    Weights are cast inside a hand-written pass, and again in its backward
+    pass: what is kept is the parameter, which is there anyway, and no copy.
+    """
+    return [
+        t.to(dtype) if t is not None and t.is_floating_point() else t
+        for t in tensors
+    ]
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, through_twin
+from .autograd import autocast, cast_to, product_type, through_twin
 from .graph_free import linear
 
 
@@ -46,28 +46,27 @@ def low_rank_code(
     Returns:
         (..., s). Under autocast everything is in the autocast type.
     """
-    return _LowRankCode.apply(*autocast(x, a, b, bias, c))
+    return _LowRankCode.apply(*autocast(x), a, b, bias, c)
 
 
 class _LowRankCode(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, a: Tensor, b: Tensor, bias: Tensor, c: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
+        a, b, bias, c = cast_to(x.dtype, *weights)
         rows = x.reshape(-1, x.shape[-1])
         z = linear(rows, a.t())
         hidden = torch.ops.aten.gelu_(linear(z, b.t(), bias))
         code = linear(hidden, c.t())
-        ctx.save_for_backward(x, z, a, b, bias, c)
+        ctx.save_for_backward(x, z, *weights)
         return code.view(*x.shape[:-1], c.shape[1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, z, a, b, bias, c = ctx.saved_tensors
+        x, z, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return through_twin(
-                low_rank_code_plain, ctx, (x, a, b, bias, c), grad
-            )
+            twin = _in_type(low_rank_code_plain, x.dtype)
+            return through_twin(twin, ctx, (x, *weights), grad)
+        a, b, bias, c = cast_to(x.dtype, *weights)
         need_x, need_a, need_b, need_bias, need_c = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])
         h = linear(z, b.t(), bias)
@@ -132,25 +131,26 @@ def norm_mlp(
     Returns:
         (..., d). Under autocast the products are in the autocast type.
     """
-    products = autocast(weight1, bias1, weight2, bias2)
-    return _NormMLP.apply(x, norm_weight, norm_bias, *products, eps)
+    norm, products = (norm_weight, norm_bias), (weight1, bias1, weight2, bias2)
+    return _NormMLP.apply(x, *norm, *products, eps, product_type(weight1))
 
 
 class _NormMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, ctx.eps = inputs
+        *tensors, ctx.eps, ctx.dtype = inputs
         ctx.save_for_backward(*tensors)
         x, norm_weight, norm_bias, *weights = tensors
-        y = _norm(x, norm_weight, norm_bias, ctx.eps).to(weights[0].dtype)
-        return _mlp(linear, y, *weights)
+        y = _norm(x, norm_weight, norm_bias, ctx.eps).to(ctx.dtype)
+        return _mlp(linear, y, *cast_to(ctx.dtype, *weights))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = (*ctx.saved_tensors, ctx.eps)
-            return through_twin(norm_mlp_plain, ctx, inputs, grad)
+            inputs = (*ctx.saved_tensors, ctx.eps, ctx.dtype)
+            return through_twin(_norm_mlp_in_type, ctx, inputs, grad)
+        weights = cast_to(ctx.dtype, *weights)
         wide = x.to(norm_weight.dtype)
         y, mean, rstd = torch.native_layer_norm(
             wide, x.shape[-1:], norm_weight, norm_bias, ctx.eps
@@ -169,7 +169,18 @@ class _NormMLP(torch.autograd.Function):
             ctx.needs_input_grad[:3],
         )
         grad_x = None if grad_x is None else grad_x.to(x.dtype)
-        return grad_x, *grads_norm, *grads_mlp, None
+        return grad_x, *grads_norm, *grads_mlp, None, None
+
+
+def _norm_mlp_in_type(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    *rest: Any,
+) -> Tensor:
+    *weights, eps, dtype = rest
+    weights = cast_to(dtype, *weights)
+    return norm_mlp_plain(x, norm_weight, norm_bias, *weights, eps)
 
 
 def bottleneck_plain(
@@ -211,8 +222,8 @@ def bottleneck(
     Returns:
         (..., d). Under autocast everything is in the autocast type.
     """
-    tensors = autocast(x, weight1, bias1, weight2, bias2)
-    return _Bottleneck.apply(*tensors, keep, dropout)
+    weights = weight1, bias1, weight2, bias2
+    return _Bottleneck.apply(*autocast(x), *weights, keep, dropout)
 
 
 class _Bottleneck(torch.autograd.Function):
@@ -220,14 +231,17 @@ class _Bottleneck(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         *tensors, ctx.dropout = inputs
         ctx.save_for_backward(*tensors)
-        return _mlp(linear, *inputs)
+        x, *rest = tensors
+        return _mlp(linear, x, *cast_to(x.dtype, *rest), ctx.dropout)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights, keep = ctx.saved_tensors
         if torch.is_grad_enabled():
             inputs = (*ctx.saved_tensors, ctx.dropout)
-            return through_twin(bottleneck_plain, ctx, inputs, grad)
+            twin = _in_type(bottleneck_plain, x.dtype)
+            return through_twin(twin, ctx, inputs, grad)
+        weights = cast_to(x.dtype, *weights)
         rows = x.reshape(-1, x.shape[-1])
         keep = None if keep is None else keep.view(len(rows), -1)
         needs = ctx.needs_input_grad[:5]
@@ -243,29 +257,44 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Saves what ``F.linear`` does: x only where the weight wants a gradient.
     """
-    tensors = (x, weight) if bias is None else (x, weight, bias)
-    return _Dense.apply(*autocast(*tensors), *[None] * (bias is None))
+    # In rows, because a view that such a Function returns cannot be changed
+    # in place, as a ReLU behind it may want to.
+    (rows,) = autocast(x.reshape(-1, x.shape[-1]))
+    return _Dense.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))
 
 
 class _Dense(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Tensor | None) -> Tensor:
-        x, weight, bias = inputs
-        wanted = x if weight.requires_grad else None
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        wanted = rows if weight.requires_grad else None
         ctx.save_for_backward(wanted, weight)
-        return linear(x, weight, bias)
+        return linear(rows, *cast_to(rows.dtype, weight, bias))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        need_x, need_weight, need_bias = ctx.needs_input_grad
+        rows, weight = ctx.saved_tensors
+        (weight,) = cast_to(grad.dtype, weight)
+        need_rows, need_weight, need_bias = ctx.needs_input_grad
         product = F.linear if torch.is_grad_enabled() else linear
-        rows = grad.reshape(-1, grad.shape[-1])
-        grad_x = product(grad, weight.t()) if need_x else None
-        grad_weight = None
-        if need_weight:
-            grad_weight = product(rows.t(), x.reshape(-1, x.shape[-1]).t())
-        return grad_x, grad_weight, rows.sum(0) if need_bias else None
+        return (
+            product(grad, weight.t()) if need_rows else None,
+            product(grad.t(), rows.t()) if need_weight else None,
+            grad.sum(0) if need_bias else None,
+        )
+
+
+def _in_type(
+    twin: Callable[..., Tensor], dtype: torch.dtype
+) -> Callable[..., Tensor]:
+    """Let a twin cast its weights, as the hand-written pass does."""
+
+    def cast(x: Tensor, *rest: Any) -> Tensor:
+        weights = [t for t in rest if not isinstance(t, float)]
+        return twin(x, *cast_to(dtype, *weights), *rest[len(weights) :])
+
+    return cast
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -82,6 +82,8 @@ class Stage:
 def transformer_stages(backbone: nn.Module, needed_by: str) -> list[Stage]:
     """Return the stages of a Swin, or the one stage of a ViT.
 
+    What no output depends on is left out: a tuner has nothing to do there.
+
     Args:
         backbone: A Swin of mmdet, mmseg or mmpretrain, or a ViT of
             mmpretrain.
@@ -92,7 +94,35 @@ def transformer_stages(backbone: nn.Module, needed_by: str) -> list[Stage]:
     """
     if is_vit(backbone):
         return [vit_stage(backbone, needed_by)]
-    return swin_stages(backbone, needed_by)
+    stages = swin_stages(backbone, needed_by)
+    last = max((i for i, s in enumerate(stages) if s.norm), default=0)
+    stages = stages[: last + 1]
+    if not getattr(backbone, 'out_after_downsample', False):
+        stages[-1] = replace(stages[-1], downsample=None)
+    return stages
+
+
+def beyond_outputs(backbone: nn.Module) -> set[str]:
+    """Return the names of the parameters that no output depends on.
+
+    Stock backbones build all their stages, also those behind the last of
+    ``out_indices``. Of a backbone of unknown anatomy nothing is returned.
+    """
+    try:
+        stages = transformer_stages(backbone, needed_by='')
+    except TypeError:
+        return set()
+    parts = [block.module for stage in stages for block in stage.blocks]
+    parts += [stage.downsample for stage in stages if stage.downsample]
+    reached = {id(p) for part in parts for p in part.parameters()}
+    rows = ('stages.', 'layers.')
+    if is_vit(backbone) and stages[0].norm is None:
+        rows += ('ln1.',)
+    return {
+        name
+        for name, parameter in backbone.named_parameters()
+        if name.startswith(rows) and id(parameter) not in reached
+    }
 
 
 def is_vit(backbone: nn.Module) -> bool:
@@ -114,8 +144,9 @@ def swin_stages(backbone: nn.Module, needed_by: str) -> list[Stage]:
         backbone,
         needed_by,
         'a Swin Transformer as mmdet, mmseg and mmpretrain build it: '
-        'stages[i].blocks[j] with norm1, attn.w_msa.qkv, attn.drop, norm2, '
-        'ffn.layers and ffn.dropout_layer',
+        'stages[i].blocks[j] with norm1, attn.w_msa.qkv and its '
+        'relative_position_bias_table, attn.drop, norm2, ffn.layers and '
+        'ffn.dropout_layer',
     ):
         return [
             Stage(
@@ -153,15 +184,6 @@ def vit_stage(backbone: nn.Module, needed_by: str) -> Stage:
         )
 
 
-def stages_in_use(stages: list[Stage], backbone: nn.Module) -> list[Stage]:
-    """Return the stages that reach an output, without an unused merging."""
-    last = max((i for i, s in enumerate(stages) if s.norm), default=0)
-    stages = stages[: last + 1]
-    if not getattr(backbone, 'out_after_downsample', False):
-        stages[-1] = replace(stages[-1], downsample=None)
-    return stages
-
-
 @contextmanager
 def _refusing(
     backbone: nn.Module, needed_by: str, needs: str
@@ -183,9 +205,19 @@ def _swin_block(block: nn.Module) -> Block:
         branches={'attn': block.attn.drop, 'ffn': block.ffn.dropout_layer},
         norms={'attn': block.norm1, 'ffn': block.norm2},
         windows=block.attn,
-        attention=block.attn.w_msa,
+        attention=_v1_attention(block.attn.w_msa),
         mlp=block.ffn.layers,
     )
+
+
+def _v1_attention(attention: nn.Module) -> nn.Module:
+    # Swin Transformer V2 has none. It norms behind a branch, and merges
+    # patches before a stage: none of this file holds for it.
+    if not hasattr(attention, 'relative_position_bias_table'):
+        raise TypeError(
+            f'{type(attention).__name__} has no relative_position_bias_table'
+        )
+    return attention
 
 
 def _vit_block(block: nn.Module) -> Block:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from .anatomy import beyond_outputs
+
 # The layers that keep statistics of their inputs while in train mode.
 STATISTICS = (
     nn.modules.batchnorm._BatchNorm,
@@ -89,7 +91,10 @@ class Tuner(nn.Module):
             for name, parameter in backbone.named_parameters()
             if not parameter.requires_grad
         }
-        self._trained_stock = self.trained_stock(backbone) - already_frozen
+        # What no output depends on gets no gradient, so it cannot train.
+        self._trained_stock = self.trained_stock(backbone) - (
+            already_frozen | beyond_outputs(backbone)
+        )
         # In __dict__, because as a registered child it would be a cycle.
         self.__dict__['backbone'] = backbone
         self.build(backbone)

@@ -62,7 +62,7 @@ class ThroughTrunk(Tuner):
 
 def _make_lean(block: Block, plain_mlp: bool) -> None:
     for module in block.module.modules():
-        if type(module) is nn.Linear:
+        if _is_linear(module):
             module.forward = _FastLinear(module).forward
     # A ViT's attention is one fused product already.
     if hasattr(block.attention, 'relative_position_bias_table'):
@@ -80,8 +80,18 @@ def make_merging_fast(merging: nn.Module) -> None:
     sampler = merging.sampler
     if (sampler.kernel_size, sampler.stride) == ((2, 2), (2, 2)):
         sampler.forward = _FastUnfold(sampler).forward
-    if type(merging.reduction) is nn.Linear:
+    if _is_linear(merging.reduction):
         merging.reduction.forward = _FastLinear(merging.reduction).forward
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether it computes x W^T + b, and not a subclass with more to it."""
+    kind = type(module)
+    # mmcv's own, in the MLPs, differs on empty inputs of old PyTorch only.
+    return kind is nn.Linear or (
+        issubclass(kind, nn.Linear)
+        and kind.__module__ == 'mmcv.cnn.bricks.wrappers'
+    )
 
 
 def is_plain(mlp: nn.Sequential) -> bool:

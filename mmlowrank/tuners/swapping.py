@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.swapped import Swapped
-from .anatomy import Stage, stages_in_use, transformer_stages
+from .anatomy import Stage, transformer_stages
 from .base import CannotMerge
 from .lean import ThroughTrunk
 
@@ -30,8 +30,7 @@ class SwappingTuner(ThroughTrunk):
 
     def stages_of(self, backbone: nn.Module) -> list[Stage]:
         """Return the stages that are used."""
-        stages = transformer_stages(backbone, type(self).__name__)
-        return stages_in_use(stages, backbone)
+        return transformer_stages(backbone, type(self).__name__)
 
     def trained_stock(self, backbone: nn.Module) -> set[str]:
         norms = self._output_norms(backbone)
