@@ -6,6 +6,9 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01
     ),
+    # As in the public code of LoRand's first author: of the biases, only those
+    # of norms do not decay. Norms and position tables never do.
+    paramwise_cfg=dict(bias_decay_mult=1.0),
 )
 param_scheduler = [
     dict(

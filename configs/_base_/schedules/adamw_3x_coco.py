@@ -1,14 +1,14 @@
 """AdamW for 36 epochs of COCO, 8 GPUs x 2 images."""
 
-# Norms, biases and relative-position tables do not decay: the default of the
-# constructor. The authors' later public code decays all biases but those of
-# norms; paramwise_cfg=dict(bias_decay_mult=1.0) beside `optimizer` does that.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmlowrank.TunerOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
     ),
+    # As in the public code of LoRand's first author: of the biases, only those
+    # of norms do not decay. Norms and position tables never do.
+    paramwise_cfg=dict(bias_decay_mult=1.0),
 )
 param_scheduler = [
     dict(
