@@ -30,6 +30,9 @@ COUNTS = {
     'LoRA': 4 * 32 * S1,
     'LoRand': 195 * S1 + 512 * BLOCKS,
     'E3VA': 195 * S1 + 30 * C,
+    # As tests/test_tune_digits.py has them, but all output norms train.
+    'SSF': 22 * S1 + 4 * C + 12 * 224 + OUTPUT_NORMS,
+    'RLRR': 29 * S1 + 8 * 224 + OUTPUT_NORMS,
 }
 
 

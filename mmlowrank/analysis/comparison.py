@@ -32,6 +32,8 @@ METHODS = {
     'LoRA': dict(type='SwinLoRA', rank=32),
     'LoRand': dict(type='SwinLoRand', branches=4, rank=8),
     'E3VA': dict(type='SwinE3VA', rank=16),
+    'SSF': dict(type='SwinSSF'),
+    'RLRR': dict(type='SwinRLRR'),
 }
 # These train pre-trained matrices, with the settings of the FULL leaf.
 _AS_FULL = ('FULL', 'Partial-1')

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All ten methods on the digit scenes, as a table and a plot: half an hour on
+# Twelve methods on the digit scenes, as a table and a plot: 45 minutes on
 # two CPU cores once the quickstart has run. No download, no GPU.
 #
 #   bash tools/analysis_tools/compare_methods.sh [--work-dir DIR] [--smoke]
