@@ -24,7 +24,7 @@ CONFIGS = ROOT / 'configs' / 'quickstart'
 OTHER_HEADS = {
     'cascade-mask-rcnn_swin-mini_lorand-b2r8_400it_digits': 'coco/segm_mAP',
     'faster-rcnn_swin-mini_lorand-b2r8_400it_digits-voc': 'pascal_voc/mAP',
-    'upernet_swin-mini_lorand-b4r8_800it_digits': 'mIoU',
+    'upernet_swin-mini_lorand-b4r8_1200it_digits': 'mIoU',
 }
 PATIENCE = 300  # seconds
 
@@ -161,7 +161,7 @@ def test_detectors_start_from_the_pretrained_swin(work, monkeypatch):
     monkeypatch.setenv('DIGIT_SWIN', str(path))
     for name in (
         'mask-rcnn_swin-mini_lorand-b4r8_800it_digits',
-        'upernet_swin-mini_lorand-b4r8_800it_digits',
+        'upernet_swin-mini_lorand-b4r8_1200it_digits',
     ):
         cfg = Config.fromfile(CONFIGS / f'{name}.py')
         init_default_scope(cfg.default_scope)
