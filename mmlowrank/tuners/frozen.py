@@ -4,9 +4,8 @@ FIXED and E3VA run whole blocks without a graph. What such a block computes
 with in a training step is replaced as in :mod:`lean`: the stock modules stay
 where they are and keep their tensors and hooks, and their own code runs
 wherever a gradient, a dropout, autocast or another device than a CPU is at
-work. On a GPU the stock code has not been beaten by measurement, so it runs
-there. It also runs in a test, so that what is tested is the stock trunk to
-the bit.
+work. On a GPU nothing was measured yet, so the stock code runs there. It also
+runs in a test, so that what is tested is the stock trunk to the bit.
 """
 
 import torch
