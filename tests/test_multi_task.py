@@ -1,5 +1,7 @@
 """Several E3VA tasks off one trunk."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
@@ -34,12 +36,13 @@ def save(backbone, path):
     return str(path)
 
 
-def joined(framework, tasks):
+def joined(framework, tasks, **kwargs):
     backbone = dict(
+        ARGS[framework],
         type='SwinTransformer',
-        **ARGS[framework],
         window_size=4,
         drop_path_rate=0.0,
+        **kwargs,
     )
     with DefaultScope.overwrite_default_scope(framework):
         return MODELS.build(
@@ -119,3 +122,90 @@ def test_unknown_task_and_no_task_are_refused():
         joined('mmdet', {})
     with pytest.raises(ValueError, match="trunk='fast' or trunk='stock'"):
         joined('mmdet', {'a': dict(rank=4), 'b': dict(trunk='stock', rank=4)})
+
+
+def same(one, other):
+    """Whether two modules of one kind have equal tensors."""
+    theirs = other.state_dict()
+    return all(torch.equal(v, theirs[k]) for k, v in one.state_dict().items())
+
+
+@every
+def test_fixed_norms_stay_fixed(framework, tmp_path):
+    options = dict(rank=4, train_fpn_norms=False)
+    alone = single(framework, 1, options)
+    path = save(alone, tmp_path / 'a.pth')
+    together = joined(
+        framework,
+        {
+            'a': dict(options, checkpoint=path),
+            'b': dict(options, reduction='trainable'),
+            'c': dict(rank=4),
+        },
+    )
+    for name in 'abc':
+        norms = together.tasks[name].norms
+        # Those of a are the trunk's, so b and c start from them.
+        assert all(same(norms[key], getattr(alone, key)) for key in norms)
+        trains = {p.requires_grad for p in norms.parameters()}
+        assert trains == {name == 'c'}
+
+
+def test_stochastic_depth_of_one_task_is_refused():
+    tasks = {'a': dict(rank=4), 'b': dict(rank=4, stochastic_trunk=True)}
+    with pytest.raises(ValueError, match=r"task 'b'.*stochastic_trunk"):
+        joined('mmdet', tasks)
+
+
+@every
+def test_new_tasks_inherit_the_trunk_that_a_checkpoint_fills(
+    framework, tmp_path
+):
+    path = save(single(framework, 1, dict(rank=4)), tmp_path / 'a.pth')
+    torch.manual_seed(5)
+    tasks = {'a': dict(rank=4), 'b': dict(rank=4, reduction='trainable')}
+    together = joined(framework, tasks)
+    together.load_task('a', path)
+    trunk, task = together.trunk, together.tasks['b']
+    for i, merging in enumerate(task.highway.merging):
+        assert same(merging, trunk.stages[i].downsample)
+    # The trunk keeps its own norms, because a trained those of the file.
+    for name, norm in task.norms.items():
+        assert same(norm, getattr(trunk, name))
+
+
+def test_a_checkpoint_of_all_tasks_counts_as_theirs(tmp_path):
+    """What it filled is neither inherited anew nor given another trunk."""
+    options = dict(rank=4, reduction='trainable')
+    first = single('mmdet', 1, options)
+    path = save(first, tmp_path / 'a.pth')
+    tasks = {'a': options, 'b': options}
+    source = joined('mmdet', tasks)
+    source.load_task('a', path)
+    for parameter in source.tasks['b'].parameters():
+        parameter.data += 1
+    together = joined('mmdet', tasks)
+    together.load_state_dict(source.state_dict())
+    together.load_task('a', path)
+    assert same(together, source)
+    together = joined('mmdet', tasks)
+    together.load_state_dict(source.state_dict())
+    first.stages[0].blocks[0].norm1.weight.data += 1
+    other = save(first, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=r'other\.pth .*another trunk'):
+        together.load_task('a', other)
+
+
+def test_a_deep_copy_stands_alone(tmp_path):
+    path = save(single('mmdet', 1, dict(rank=4)), tmp_path / 'a.pth')
+    options = dict(rank=4, reduction='trainable')
+    together = joined('mmdet', {'a': dict(rank=4), 'b': options, 'c': options})
+    before = copy.deepcopy(together.state_dict())
+    other = copy.deepcopy(together)
+    other.load_task('a', path)
+    merging = other.tasks['c'].highway.merging[0]
+    assert same(merging, other.trunk.stages[0].downsample)
+    # Hooks would bring copies of the highways made before.
+    assert not merging._forward_hooks
+    for name, value in together.state_dict().items():
+        assert torch.equal(value, before[name]), name

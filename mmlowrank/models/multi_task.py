@@ -24,17 +24,30 @@ class _Task(nn.Module):
     def __init__(self, tuner: E3VA, trunk: nn.Module) -> None:
         super().__init__()
         self.fpn_input = tuner.fpn_input
+        self.trains_norms = tuner.train_fpn_norms
         self.norms = nn.ModuleDict()
         self.stage_of: dict[str, int] = {}
-        for i, stage in enumerate(tuner.stages_of(trunk)):
+        # (module of the task, the trunk's that it is a copy of)
+        self._copies: list[tuple[nn.Module, nn.Module]] = []
+        stages = tuner.stages_of(trunk)
+        for i, stage in enumerate(stages):
             if stage.norm is not None:
                 self.stage_of[stage.norm] = i
                 stock = trunk.get_submodule(stage.norm)
                 # Its own, and without the trunk's hooks.
-                self.norms[stage.norm] = type(stock)(
-                    stock.normalized_shape, eps=stock.eps
-                )
+                norm = type(stock)(stock.normalized_shape, eps=stock.eps)
+                self.norms[stage.norm] = norm
+                self._copies.append((norm, stock))
+        self.norms.requires_grad_(self.trains_norms)
         self.highway = tuner.make_highway(trunk)
+        if self.highway.merging is not None:
+            trunks = [stage.downsample for stage in stages[:-1]]
+            self._copies += zip(self.highway.merging, trunks, strict=True)
+
+    def inherit(self) -> None:
+        """Copy the trunk's output norms, and its mergings if they train."""
+        for own, stock in self._copies:
+            own.load_state_dict(stock.state_dict())
 
 
 @MODELS.register_module()
@@ -54,34 +67,47 @@ class MultiTaskE3VA(nn.Module):
     Each tuple is, to the bit, what the single-task backbone computes. A
     head reads its tuple as it would read its own backbone's.
 
+    A task without a checkpoint starts from the trunk's output norms and
+    patch mergings.
+
     Args:
         backbone: Config of the stock backbone, as in the tasks' configs.
         tasks: Name -> arguments of :class:`E3VA`, and optionally
             ``checkpoint``, a file of the detector or segmentor that was
-            trained with them.
+            trained with them. ``stochastic_trunk`` is refused, and all
+            tasks must agree on ``trunk``.
 
     Raises:
-        ValueError: If there is no task, or they disagree on the trunk.
+        ValueError: If there is no task, they disagree on the trunk, or one
+            wants a stochastic trunk.
     """
 
     def __init__(self, backbone: dict, tasks: dict[str, dict]) -> None:
         super().__init__()
         if not tasks:
             raise ValueError('MultiTaskE3VA needs at least one task')
-        self.trunk = build_stock(backbone).requires_grad_(False)
         self._stage_inputs: dict[str, Tensor] = {}
+        # What filled the trunk, and the tasks that nothing filled.
         self._trunk_from: str | None = None
+        self._new = set(tasks)
         checkpoints, tuners = {}, {}
         for name, options in tasks.items():
             options = dict(options)
             checkpoints[name] = options.pop('checkpoint', None)
             tuners[name] = E3VA(**options)
+            if tuners[name].stochastic_trunk:
+                raise ValueError(
+                    f"task '{name}' has stochastic_trunk=True, but the tasks "
+                    'share one trunk, which stays in eval mode: leave '
+                    'stochastic_trunk out'
+                )
         kinds = {tuner.trunk for tuner in tuners.values()}
         if len(kinds) > 1:
             raise ValueError(
                 'the tasks share one trunk, so they must agree on '
                 f'trunk={" or trunk=".join(map(repr, sorted(kinds)))}'
             )
+        self.trunk = build_stock(backbone).requires_grad_(False)
         if 'fast' in kinds:
             make_fast(self.trunk)
         self.tasks = nn.ModuleDict(
@@ -91,6 +117,8 @@ class MultiTaskE3VA(nn.Module):
             self.trunk.get_submodule(norm).register_forward_pre_hook(
                 partial(self._read, norm)
             )
+        self.trunk.register_load_state_dict_post_hook(self._inherit)
+        self._register_load_state_dict_pre_hook(self._note)
         for name, checkpoint in checkpoints.items():
             if checkpoint is not None:
                 self.load_task(name, checkpoint)
@@ -141,6 +169,22 @@ class MultiTaskE3VA(nn.Module):
         self.trunk.eval()
         return self
 
+    def _inherit(self, *_: object) -> None:
+        """Let new tasks start from the trunk, whenever it is filled."""
+        for name in self._new:
+            self.tasks[name].inherit()
+
+    def _note(
+        self, state_dict: dict[str, Tensor], prefix: str, *_: object
+    ) -> None:
+        """Note what a checkpoint of the whole model fills."""
+        for key in state_dict:
+            part, _, rest = key.removeprefix(prefix).partition('.')
+            if part == 'trunk':
+                self._trunk_from = 'the checkpoint of the whole model'
+            elif part == 'tasks':
+                self._new.discard(rest.partition('.')[0])
+
     def load_task(
         self, name: str, checkpoint: str | Path, prefix: str = 'backbone.'
     ) -> None:
@@ -180,35 +224,49 @@ class MultiTaskE3VA(nn.Module):
                 f'{checkpoint} has no {prefix}{missing[0]}: it was not '
                 f"trained with the E3VA arguments of task '{name}'"
             )
-        self._load_trunk(state_dict, own, str(checkpoint))
+        self._load_trunk(state_dict, task, str(checkpoint))
         try:
             task.load_state_dict({own[k]: state_dict[k] for k in own})
         except RuntimeError as error:
             raise ValueError(
                 f"{checkpoint} does not fit task '{name}': {error}"
             ) from None
+        self._new.discard(name)
 
     def _load_trunk(
-        self, state_dict: dict[str, Tensor], own: dict, checkpoint: str
+        self, state_dict: dict[str, Tensor], task: _Task, checkpoint: str
     ) -> None:
-        trunk = {
-            name: state_dict.get(name)
-            for name in self.trunk.state_dict()
-            if name not in own
-        }
-        lacking = [name for name, value in trunk.items() if value is None]
+        names = self._trunk_names()
+        lacking = [name for name in names if name not in state_dict]
         if lacking:
             raise ValueError(f'{checkpoint} has no trunk tensor {lacking[0]}')
         if self._trunk_from is None:
-            self.trunk.load_state_dict(trunk, strict=False)
+            if not task.trains_norms:  # then they are the trunk's
+                names += task.norms.state_dict()
+            self.trunk.load_state_dict(
+                {name: state_dict[name] for name in names}, strict=False
+            )
             self._trunk_from = checkpoint
             return
-        for name, value in self.trunk.state_dict().items():
-            if name in trunk and not torch.equal(
-                value, trunk[name].to(value.device)
+        differing = self._differing(state_dict)
+        if differing:
+            raise ValueError(
+                f'{checkpoint} was trained on another trunk than '
+                f"{self._trunk_from}: '{differing}' differs. Tasks can share "
+                'a trunk only if they started from the same weights'
+            )
+
+    def _trunk_names(self) -> list[str]:
+        """Return the names in the trunk, without its output norms."""
+        norms = next(iter(self.tasks.values())).norms.state_dict()
+        return [name for name in self.trunk.state_dict() if name not in norms]
+
+    def _differing(self, state_dict: dict[str, Tensor]) -> str | None:
+        """Return the first tensor of the trunk that differs, if any."""
+        ours = self.trunk.state_dict()
+        for name in self._trunk_names():
+            if not torch.equal(
+                ours[name], state_dict[name].to(ours[name].device)
             ):
-                raise ValueError(
-                    f'{checkpoint} was trained on another trunk than '
-                    f"{self._trunk_from}: '{name}' differs. Tasks can share "
-                    'a trunk only if they started from the same weights'
-                )
+                return name
+        return None

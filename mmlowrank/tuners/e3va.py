@@ -100,6 +100,9 @@ class E3VA(FrozenTrunk):
                 copy.deepcopy(stage.downsample).requires_grad_()
                 for stage in stages[:-1]
             )
+            for copied in merging:
+                # Those of other highways beside the same trunk.
+                copied._forward_hooks.clear()
         stacked = self.structure == 'stacked'
         return Highway(stages, self._make_adapter, stacked, merging)
 
