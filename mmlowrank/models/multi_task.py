@@ -13,9 +13,24 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from ..tuners import CHILD, E3VA
-from ..tuners.frozen import make_fast
+from ..tuners import CHILD, E3VA, CannotMerge, Fixed
 from .tuned_backbone import build_stock
+
+
+class _SharedTrunk(Fixed):
+    """Freezes the trunk, and checks what its ``init_weights`` loads."""
+
+    def merge(self) -> dict[str, Tensor]:
+        """Refuse.
+
+        Raises:
+            CannotMerge: Always: the tasks need their highways.
+        """
+        raise CannotMerge(
+            'MultiTaskE3VA cannot be merged into a stock checkpoint, because '
+            'its highways are paths beside the trunk. Ship the model with '
+            'mmlowrank'
+        )
 
 
 class _Task(nn.Module):
@@ -67,11 +82,13 @@ class MultiTaskE3VA(nn.Module):
     Each tuple is, to the bit, what the single-task backbone computes. A
     head reads its tuple as it would read its own backbone's.
 
-    A task without a checkpoint starts from the trunk's output norms and
-    patch mergings.
+    The trunk comes from ``init_cfg``, from the tasks' checkpoints, or from
+    both if they agree. A task without a checkpoint starts from the trunk's
+    output norms and patch mergings.
 
     Args:
-        backbone: Config of the stock backbone, as in the tasks' configs.
+        backbone: Config of the stock backbone, as in the tasks' configs;
+            ``convert_weights`` works in every framework.
         tasks: Name -> arguments of :class:`E3VA`, and optionally
             ``checkpoint``, a file of the detector or segmentor that was
             trained with them. ``stochastic_trunk`` is refused, and all
@@ -107,9 +124,8 @@ class MultiTaskE3VA(nn.Module):
                 'the tasks share one trunk, so they must agree on '
                 f'trunk={" or trunk=".join(map(repr, sorted(kinds)))}'
             )
-        self.trunk = build_stock(backbone).requires_grad_(False)
-        if 'fast' in kinds:
-            make_fast(self.trunk)
+        frozen = _SharedTrunk(trunk=kinds.pop())
+        self.trunk = frozen.attach(build_stock(backbone))
         self.tasks = nn.ModuleDict(
             {name: _Task(tuner, self.trunk) for name, tuner in tuners.items()}
         )
@@ -168,6 +184,34 @@ class MultiTaskE3VA(nn.Module):
         super().train(mode)
         self.trunk.eval()
         return self
+
+    def init_weights(self) -> None:
+        """Load the trunk from its ``init_cfg``, as the stock backbone does.
+
+        Without a checkpoint there, it keeps what a task's checkpoint filled
+        it with, or starts at random.
+
+        Raises:
+            RuntimeError: If the checkpoint does not fit, or leaves a weight
+                of the trunk at its random start.
+            ValueError: If a task was trained on another trunk.
+        """
+        init_cfg = self.trunk.init_cfg
+        init_cfg = init_cfg if isinstance(init_cfg, dict) else {}
+        checkpoint, filled = init_cfg.get('checkpoint'), self._trunk_from
+        if filled is not None and checkpoint is None:
+            return  # the stock code would draw it anew
+        before = {k: v.clone() for k, v in self.trunk.state_dict().items()}
+        self.trunk.init_weights()
+        self._trunk_from = checkpoint
+        self._inherit()
+        differing = self._differing(before)
+        if filled is not None and differing:
+            raise ValueError(
+                f'{filled} has another trunk than {checkpoint} of init_cfg: '
+                f"'{differing}' differs. Leave init_cfg out, or name the "
+                'weights that the tasks started from'
+            )
 
     def _inherit(self, *_: object) -> None:
         """Let new tasks start from the trunk, whenever it is filled."""
