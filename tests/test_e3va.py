@@ -284,3 +284,10 @@ def test_norm_after_the_merging_is_refused():
             rank=4,
             out_after_downsample=True,
         )
+
+
+@every
+@pytest.mark.parametrize('out_indices', [(), (-1,), (0, -1)])
+def test_outputs_that_are_no_stage_are_refused(framework, out_indices):
+    with pytest.raises(ValueError, match=r'out_indices=.* 0, 1, 2, 3'):
+        tuned(framework, out_indices=out_indices)

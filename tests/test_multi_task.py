@@ -1,9 +1,16 @@
 """Several E3VA tasks off one trunk."""
 
+import copy
+
 import pytest
 import torch
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from swins import ARGS, FRAMEWORKS, build, images, stir
+from test_tuned_backbone import microsoft, pretrained
+
+from mmlowrank.checkpoint.merge import merge
+from mmlowrank.tuners import CannotMerge
 
 every = pytest.mark.parametrize('framework', FRAMEWORKS)
 TASKS = {
@@ -34,12 +41,13 @@ def save(backbone, path):
     return str(path)
 
 
-def joined(framework, tasks):
+def joined(framework, tasks, **kwargs):
     backbone = dict(
+        ARGS[framework],
         type='SwinTransformer',
-        **ARGS[framework],
         window_size=4,
         drop_path_rate=0.0,
+        **kwargs,
     )
     with DefaultScope.overwrite_default_scope(framework):
         return MODELS.build(
@@ -119,3 +127,195 @@ def test_unknown_task_and_no_task_are_refused():
         joined('mmdet', {})
     with pytest.raises(ValueError, match="trunk='fast' or trunk='stock'"):
         joined('mmdet', {'a': dict(rank=4), 'b': dict(trunk='stock', rank=4)})
+
+
+def start(backbone):
+    """Initialise as a detector does with its backbone."""
+    parent = BaseModule()
+    parent.backbone = backbone
+    parent.init_weights()
+
+
+def same(one, other):
+    """Whether two modules of one kind have equal tensors."""
+    theirs = other.state_dict()
+    return all(torch.equal(v, theirs[k]) for k, v in one.state_dict().items())
+
+
+def pretrained_norm(framework, path):
+    """Pretrained weights, with an output norm that is not 1 and 0."""
+    _, init_cfg = pretrained(framework, path)
+    saved = torch.load(path)
+    saved['state_dict']['backbone.norm3.weight'] += 0.5
+    torch.save(saved, path)
+    return init_cfg
+
+
+@every
+def test_the_trunk_is_loaded_from_init_cfg(framework, tmp_path):
+    """And new tasks start as their single-task models do."""
+    init_cfg = pretrained_norm(framework, tmp_path / 'swin.pth')
+    options = {
+        'a': dict(rank=4),
+        'b': dict(rank=4, reduction='trainable', train_fpn_norms=False),
+    }
+    torch.manual_seed(5)
+    together = joined(framework, options, init_cfg=init_cfg)
+    start(together)
+    together.eval()
+    for name, arguments in options.items():
+        alone = build(
+            framework, 'mmlowrank.SwinE3VA', init_cfg=init_cfg, **arguments
+        )
+        alone.init_weights()
+        alone.eval()
+        with torch.no_grad():
+            for one, other in zip(
+                together(images())[name], alone(images()), strict=True
+            ):
+                assert torch.equal(one, other), name
+
+
+@every
+def test_microsoft_files_fill_the_trunk(framework, tmp_path):
+    torch.manual_seed(3)
+    source = build(framework, 'SwinTransformer')
+    path = tmp_path / 'swin_22k.pth'
+    torch.save(dict(model=microsoft(source.state_dict())), path)
+    together = joined(
+        framework,
+        {'a': dict(rank=4)},
+        convert_weights=True,
+        init_cfg=dict(type='Pretrained', checkpoint=str(path)),
+    )
+    start(together)
+    assert same(source.stages, together.trunk.stages)
+
+
+@every
+def test_a_checkpoint_of_something_else_is_refused(framework, tmp_path):
+    path = tmp_path / 'resnet.pth'
+    torch.save(dict(state_dict={'backbone.conv1': torch.zeros(1)}), path)
+    together = joined(
+        framework,
+        {'a': dict(rank=4)},
+        init_cfg=dict(type='Pretrained', checkpoint=str(path)),
+    )
+    with pytest.raises(RuntimeError, match=r'random start: .*frozen'):
+        start(together)
+
+
+@every
+def test_init_weights_keeps_the_trunk_of_the_tasks(framework, tmp_path):
+    alone, together = trained(framework, tmp_path)
+    start(together)
+    assert same(together.trunk.stages, alone['boxes'].stages)
+
+
+def test_init_cfg_and_tasks_must_agree_on_the_trunk(tmp_path):
+    init_cfg = pretrained_norm('mmdet', tmp_path / 'swin.pth')
+    right = build('mmdet', 'mmlowrank.SwinE3VA', rank=4, init_cfg=init_cfg)
+    right.init_weights()
+    right = save(right, tmp_path / 'right.pth')
+    wrong = save(single('mmdet', 1, dict(rank=4)), tmp_path / 'wrong.pth')
+
+    def both(path):
+        tasks = {'a': dict(rank=4, checkpoint=path), 'b': dict(rank=4)}
+        return joined('mmdet', tasks, init_cfg=init_cfg)
+
+    together = both(right)
+    start(together)
+    assert together.tasks['b'].norms['norm3'].weight.eq(1.5).all()
+    with pytest.raises(ValueError, match=r'wrong\.pth .*swin\.pth.*init_cfg'):
+        start(both(wrong))
+    together = joined('mmdet', {'a': dict(rank=4)}, init_cfg=init_cfg)
+    start(together)
+    with pytest.raises(ValueError, match=r'wrong\.pth .*swin\.pth'):
+        together.load_task('a', wrong)
+    together.load_task('a', right)
+
+
+@every
+def test_fixed_norms_stay_fixed(framework, tmp_path):
+    options = dict(rank=4, train_fpn_norms=False)
+    alone = single(framework, 1, options)
+    path = save(alone, tmp_path / 'a.pth')
+    together = joined(
+        framework,
+        {
+            'a': dict(options, checkpoint=path),
+            'b': dict(options, reduction='trainable'),
+            'c': dict(rank=4),
+        },
+    )
+    for name in 'abc':
+        norms = together.tasks[name].norms
+        # Those of a are the trunk's, so b and c start from them.
+        assert all(same(norms[key], getattr(alone, key)) for key in norms)
+        trains = {p.requires_grad for p in norms.parameters()}
+        assert trains == {name == 'c'}
+
+
+def test_stochastic_depth_of_one_task_is_refused():
+    tasks = {'a': dict(rank=4), 'b': dict(rank=4, stochastic_trunk=True)}
+    with pytest.raises(ValueError, match=r"task 'b'.*stochastic_trunk"):
+        joined('mmdet', tasks)
+
+
+@every
+def test_new_tasks_inherit_the_trunk_that_a_checkpoint_fills(
+    framework, tmp_path
+):
+    path = save(single(framework, 1, dict(rank=4)), tmp_path / 'a.pth')
+    torch.manual_seed(5)
+    tasks = {'a': dict(rank=4), 'b': dict(rank=4, reduction='trainable')}
+    together = joined(framework, tasks)
+    together.load_task('a', path)
+    trunk, task = together.trunk, together.tasks['b']
+    for i, merging in enumerate(task.highway.merging):
+        assert same(merging, trunk.stages[i].downsample)
+    # The trunk keeps its own norms, because a trained those of the file.
+    for name, norm in task.norms.items():
+        assert same(norm, getattr(trunk, name))
+
+
+def test_a_checkpoint_of_all_tasks_counts_as_theirs(tmp_path):
+    """What it filled is neither inherited anew nor given another trunk."""
+    options = dict(rank=4, reduction='trainable')
+    first = single('mmdet', 1, options)
+    path = save(first, tmp_path / 'a.pth')
+    tasks = {'a': options, 'b': options}
+    source = joined('mmdet', tasks)
+    source.load_task('a', path)
+    for parameter in source.tasks['b'].parameters():
+        parameter.data += 1
+    together = joined('mmdet', tasks)
+    together.load_state_dict(source.state_dict())
+    together.load_task('a', path)
+    assert same(together, source)
+    together = joined('mmdet', tasks)
+    together.load_state_dict(source.state_dict())
+    first.stages[0].blocks[0].norm1.weight.data += 1
+    other = save(first, tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=r'other\.pth .*another trunk'):
+        together.load_task('a', other)
+
+
+def test_a_deep_copy_stands_alone(tmp_path):
+    path = save(single('mmdet', 1, dict(rank=4)), tmp_path / 'a.pth')
+    options = dict(rank=4, reduction='trainable')
+    together = joined('mmdet', {'a': dict(rank=4), 'b': options, 'c': options})
+    before = copy.deepcopy(together.state_dict())
+    other = copy.deepcopy(together)
+    other.load_task('a', path)
+    merging = other.tasks['c'].highway.merging[0]
+    assert same(merging, other.trunk.stages[0].downsample)
+    # Hooks would bring copies of the highways made before.
+    assert not merging._forward_hooks
+    for name, value in together.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_merging_is_refused():
+    with pytest.raises(CannotMerge, match='highways'):
+        merge(joined('mmdet', {'a': dict(rank=4)}))

@@ -13,9 +13,24 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..registry import MODELS
-from ..tuners import CHILD, E3VA
-from ..tuners.frozen import make_fast
+from ..tuners import CHILD, E3VA, CannotMerge, Fixed
 from .tuned_backbone import build_stock
+
+
+class _SharedTrunk(Fixed):
+    """Freezes the trunk, and checks what its ``init_weights`` loads."""
+
+    def merge(self) -> dict[str, Tensor]:
+        """Refuse.
+
+        Raises:
+            CannotMerge: Always: the tasks need their highways.
+        """
+        raise CannotMerge(
+            'MultiTaskE3VA cannot be merged into a stock checkpoint, because '
+            'its highways are paths beside the trunk. Ship the model with '
+            'mmlowrank'
+        )
 
 
 class _Task(nn.Module):
@@ -24,17 +39,30 @@ class _Task(nn.Module):
     def __init__(self, tuner: E3VA, trunk: nn.Module) -> None:
         super().__init__()
         self.fpn_input = tuner.fpn_input
+        self.trains_norms = tuner.train_fpn_norms
         self.norms = nn.ModuleDict()
         self.stage_of: dict[str, int] = {}
-        for i, stage in enumerate(tuner.stages_of(trunk)):
+        # (module of the task, the trunk's that it is a copy of)
+        self._copies: list[tuple[nn.Module, nn.Module]] = []
+        stages = tuner.stages_of(trunk)
+        for i, stage in enumerate(stages):
             if stage.norm is not None:
                 self.stage_of[stage.norm] = i
                 stock = trunk.get_submodule(stage.norm)
                 # Its own, and without the trunk's hooks.
-                self.norms[stage.norm] = type(stock)(
-                    stock.normalized_shape, eps=stock.eps
-                )
+                norm = type(stock)(stock.normalized_shape, eps=stock.eps)
+                self.norms[stage.norm] = norm
+                self._copies.append((norm, stock))
+        self.norms.requires_grad_(self.trains_norms)
         self.highway = tuner.make_highway(trunk)
+        if self.highway.merging is not None:
+            trunks = [stage.downsample for stage in stages[:-1]]
+            self._copies += zip(self.highway.merging, trunks, strict=True)
+
+    def inherit(self) -> None:
+        """Copy the trunk's output norms, and its mergings if they train."""
+        for own, stock in self._copies:
+            own.load_state_dict(stock.state_dict())
 
 
 @MODELS.register_module()
@@ -54,36 +82,50 @@ class MultiTaskE3VA(nn.Module):
     Each tuple is, to the bit, what the single-task backbone computes. A
     head reads its tuple as it would read its own backbone's.
 
+    The trunk comes from ``init_cfg``, from the tasks' checkpoints, or from
+    both if they agree. A task without a checkpoint starts from the trunk's
+    output norms and patch mergings.
+
     Args:
-        backbone: Config of the stock backbone, as in the tasks' configs.
+        backbone: Config of the stock backbone, as in the tasks' configs;
+            ``convert_weights`` works in every framework.
         tasks: Name -> arguments of :class:`E3VA`, and optionally
             ``checkpoint``, a file of the detector or segmentor that was
-            trained with them.
+            trained with them. ``stochastic_trunk`` is refused, and all
+            tasks must agree on ``trunk``.
 
     Raises:
-        ValueError: If there is no task, or they disagree on the trunk.
+        ValueError: If there is no task, they disagree on the trunk, or one
+            wants a stochastic trunk.
     """
 
     def __init__(self, backbone: dict, tasks: dict[str, dict]) -> None:
         super().__init__()
         if not tasks:
             raise ValueError('MultiTaskE3VA needs at least one task')
-        self.trunk = build_stock(backbone).requires_grad_(False)
         self._stage_inputs: dict[str, Tensor] = {}
+        # What filled the trunk, and the tasks that nothing filled.
         self._trunk_from: str | None = None
+        self._new = set(tasks)
         checkpoints, tuners = {}, {}
         for name, options in tasks.items():
             options = dict(options)
             checkpoints[name] = options.pop('checkpoint', None)
             tuners[name] = E3VA(**options)
+            if tuners[name].stochastic_trunk:
+                raise ValueError(
+                    f"task '{name}' has stochastic_trunk=True, but the tasks "
+                    'share one trunk, which stays in eval mode: leave '
+                    'stochastic_trunk out'
+                )
         kinds = {tuner.trunk for tuner in tuners.values()}
         if len(kinds) > 1:
             raise ValueError(
                 'the tasks share one trunk, so they must agree on '
                 f'trunk={" or trunk=".join(map(repr, sorted(kinds)))}'
             )
-        if 'fast' in kinds:
-            make_fast(self.trunk)
+        frozen = _SharedTrunk(trunk=kinds.pop())
+        self.trunk = frozen.attach(build_stock(backbone))
         self.tasks = nn.ModuleDict(
             {name: _Task(tuner, self.trunk) for name, tuner in tuners.items()}
         )
@@ -91,6 +133,8 @@ class MultiTaskE3VA(nn.Module):
             self.trunk.get_submodule(norm).register_forward_pre_hook(
                 partial(self._read, norm)
             )
+        self.trunk.register_load_state_dict_post_hook(self._inherit)
+        self._register_load_state_dict_pre_hook(self._note)
         for name, checkpoint in checkpoints.items():
             if checkpoint is not None:
                 self.load_task(name, checkpoint)
@@ -141,6 +185,50 @@ class MultiTaskE3VA(nn.Module):
         self.trunk.eval()
         return self
 
+    def init_weights(self) -> None:
+        """Load the trunk from its ``init_cfg``, as the stock backbone does.
+
+        Without a checkpoint there, it keeps what a task's checkpoint filled
+        it with, or starts at random.
+
+        Raises:
+            RuntimeError: If the checkpoint does not fit, or leaves a weight
+                of the trunk at its random start.
+            ValueError: If a task was trained on another trunk.
+        """
+        init_cfg = self.trunk.init_cfg
+        init_cfg = init_cfg if isinstance(init_cfg, dict) else {}
+        checkpoint, filled = init_cfg.get('checkpoint'), self._trunk_from
+        if filled is not None and checkpoint is None:
+            return  # the stock code would draw it anew
+        before = {k: v.clone() for k, v in self.trunk.state_dict().items()}
+        self.trunk.init_weights()
+        self._trunk_from = checkpoint
+        self._inherit()
+        differing = self._differing(before)
+        if filled is not None and differing:
+            raise ValueError(
+                f'{filled} has another trunk than {checkpoint} of init_cfg: '
+                f"'{differing}' differs. Leave init_cfg out, or name the "
+                'weights that the tasks started from'
+            )
+
+    def _inherit(self, *_: object) -> None:
+        """Let new tasks start from the trunk, whenever it is filled."""
+        for name in self._new:
+            self.tasks[name].inherit()
+
+    def _note(
+        self, state_dict: dict[str, Tensor], prefix: str, *_: object
+    ) -> None:
+        """Note what a checkpoint of the whole model fills."""
+        for key in state_dict:
+            part, _, rest = key.removeprefix(prefix).partition('.')
+            if part == 'trunk':
+                self._trunk_from = 'the checkpoint of the whole model'
+            elif part == 'tasks':
+                self._new.discard(rest.partition('.')[0])
+
     def load_task(
         self, name: str, checkpoint: str | Path, prefix: str = 'backbone.'
     ) -> None:
@@ -180,35 +268,49 @@ class MultiTaskE3VA(nn.Module):
                 f'{checkpoint} has no {prefix}{missing[0]}: it was not '
                 f"trained with the E3VA arguments of task '{name}'"
             )
-        self._load_trunk(state_dict, own, str(checkpoint))
+        self._load_trunk(state_dict, task, str(checkpoint))
         try:
             task.load_state_dict({own[k]: state_dict[k] for k in own})
         except RuntimeError as error:
             raise ValueError(
                 f"{checkpoint} does not fit task '{name}': {error}"
             ) from None
+        self._new.discard(name)
 
     def _load_trunk(
-        self, state_dict: dict[str, Tensor], own: dict, checkpoint: str
+        self, state_dict: dict[str, Tensor], task: _Task, checkpoint: str
     ) -> None:
-        trunk = {
-            name: state_dict.get(name)
-            for name in self.trunk.state_dict()
-            if name not in own
-        }
-        lacking = [name for name, value in trunk.items() if value is None]
+        names = self._trunk_names()
+        lacking = [name for name in names if name not in state_dict]
         if lacking:
             raise ValueError(f'{checkpoint} has no trunk tensor {lacking[0]}')
         if self._trunk_from is None:
-            self.trunk.load_state_dict(trunk, strict=False)
+            if not task.trains_norms:  # then they are the trunk's
+                names += task.norms.state_dict()
+            self.trunk.load_state_dict(
+                {name: state_dict[name] for name in names}, strict=False
+            )
             self._trunk_from = checkpoint
             return
-        for name, value in self.trunk.state_dict().items():
-            if name in trunk and not torch.equal(
-                value, trunk[name].to(value.device)
+        differing = self._differing(state_dict)
+        if differing:
+            raise ValueError(
+                f'{checkpoint} was trained on another trunk than '
+                f"{self._trunk_from}: '{differing}' differs. Tasks can share "
+                'a trunk only if they started from the same weights'
+            )
+
+    def _trunk_names(self) -> list[str]:
+        """Return the names in the trunk, without its output norms."""
+        norms = next(iter(self.tasks.values())).norms.state_dict()
+        return [name for name in self.trunk.state_dict() if name not in norms]
+
+    def _differing(self, state_dict: dict[str, Tensor]) -> str | None:
+        """Return the first tensor of the trunk that differs, if any."""
+        ours = self.trunk.state_dict()
+        for name in self._trunk_names():
+            if not torch.equal(
+                ours[name], state_dict[name].to(ours[name].device)
             ):
-                raise ValueError(
-                    f'{checkpoint} was trained on another trunk than '
-                    f"{self._trunk_from}: '{name}' differs. Tasks can share "
-                    'a trunk only if they started from the same weights'
-                )
+                return name
+        return None

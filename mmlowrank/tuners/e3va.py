@@ -100,6 +100,9 @@ class E3VA(FrozenTrunk):
                 copy.deepcopy(stage.downsample).requires_grad_()
                 for stage in stages[:-1]
             )
+            for copied in merging:
+                # Those of other highways beside the same trunk.
+                copied._forward_hooks.clear()
         stacked = self.structure == 'stacked'
         return Highway(stages, self._make_adapter, stacked, merging)
 
@@ -137,13 +140,25 @@ class E3VA(FrozenTrunk):
                 ours.load_state_dict(stage.downsample.state_dict())
 
     def stages_of(self, backbone: nn.Module) -> list[Stage]:
-        """Return the stages down to the last that is an output."""
+        """Return the stages down to the last that is an output.
+
+        Raises:
+            TypeError: If the backbone has other parts or another order.
+            ValueError: If ``out_indices`` is empty or names no stage.
+        """
         if getattr(backbone, 'out_after_downsample', False):
             raise TypeError(
                 'E3VA cannot be attached where out_after_downsample=True: '
                 'the output norms must read a stage before its merging'
             )
         stages = swin_stages(backbone, needed_by=type(self).__name__)
+        known, given = range(len(stages)), backbone.out_indices
+        if not given or not set(given) <= set(known):
+            raise ValueError(
+                'E3VA trains what leaves the output stages, but out_indices='
+                f'{given}. Set it to one or more of '
+                + ', '.join(map(str, known))
+            )
         last = max(i for i, stage in enumerate(stages) if stage.norm)
         return stages[: last + 1]
 
