@@ -1,10 +1,15 @@
 """Fixtures that several test files share."""
 
+import runpy
+import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +29,19 @@ def digit_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('data') / 'digit_scenes'
     write_digit_scenes(out, num_train=6, num_val=4)
     return out
+
+
+@pytest.fixture
+def tool(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., str]:
+    """Call an analysis tool in this process; returns what it prints."""
+
+    def call(name: str, *words: object) -> str:
+        path = str(ROOT / 'tools' / 'analysis_tools' / name)
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, 'argv', [path, *map(str, words)])
+        runpy.run_path(path, run_name='__main__')
+        return capsys.readouterr().out
+
+    return call

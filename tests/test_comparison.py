@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,7 +115,17 @@ def test_report_of_finished_runs(configs, digit_scenes, tmp_path, monkeypatch):
     text = (tmp_path / 'docs/report.md').read_text()
     assert comparison.format_table([e3va, fixed]) in text
     assert '](report.png)' in text
+    assert f'(CPU cores: {len(os.sched_getaffinity(0))}). One seed:' in text
+    assert 'compare_methods.sh\n' in text
     assert cv2.imread(str(tmp_path / 'docs/report.png')).std() > 10
+
+
+def test_a_smoke_test_is_called_one(tmp_path):
+    comparison.write_report([row('E3VA', 1, 0.5)], tmp_path / 'x.md', True)
+    text = (tmp_path / 'x.md').read_text()
+    assert 'compare_methods.sh --smoke\n' in text
+    assert 'the numbers mean nothing' in text
+    assert 'schedules' not in text
 
 
 def row(method, saved, bbox):

@@ -1,16 +1,14 @@
 """The command lines around LORS, on digit scenes and on nothing at all."""
 
 import json
-import runpy
 import sys
 
 import pytest
-from test_tools import FROM_SCRATCH, ROOT, run
+from test_tools import FROM_SCRATCH, run
 
 from mmlowrank.analysis.run_results import read_metrics
 
 CONFIG = 'configs/lors/adamixer-q30_swin-mini_{}_1600it_digits.py'
-TOOLS = ROOT / 'tools' / 'analysis_tools'
 TWO = ('--cfg-options', FROM_SCRATCH, 'train_cfg.max_iters=2')
 
 
@@ -38,20 +36,6 @@ def test_lors_trains_tests_and_draws(digit_scenes, tmp_path):
     )
     assert len(list(pictures.rglob('*.jpg'))) == 4
     assert 'coco/bbox_mAP' in read_metrics(tmp_path / 'test')
-
-
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """Call an analysis tool in this process."""
-
-    def call(name, *words):
-        path = str(TOOLS / name)
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, words)])
-        runpy.run_path(path, run_name='__main__')
-        return capsys.readouterr().out
-
-    return call
 
 
 def test_multiply_adds_from_the_command_line(tool):

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -264,9 +265,26 @@ def _name_points(
         )
 
 
-def write_report(rows: list[Row], path: str | Path) -> None:
-    """Write the table, and the plot beside it under the same name."""
+def write_report(
+    rows: list[Row], path: str | Path, smoke: bool = False
+) -> None:
+    """Write the table, and the plot beside it under the same name.
+
+    Call it on the machine that made the runs.
+
+    Args:
+        rows: The lines of the table.
+        path: Of the report, a Markdown file.
+        smoke: Whether the runs are those of a smoke test.
+    """
     path = Path(path)
+    cores = len(os.sched_getaffinity(0))
+    runs = (
+        'The scenes, the pre-trained Swin and the schedules are those of\n'
+        '[the quickstart](../configs/quickstart/README.md).'
+    )
+    if smoke:
+        runs = 'A smoke test of a few iterations: the numbers mean nothing.'
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_pareto(rows, path.with_suffix('.png'))
     path.write_text(
@@ -279,13 +297,12 @@ def write_report(rows: list[Row], path: str | Path) -> None:
 Made by
 
 ```shell
-bash tools/analysis_tools/compare_methods.sh
+bash tools/analysis_tools/compare_methods.sh{' --smoke' if smoke else ''}
 ```
 
-on two CPU cores, two runs at a time with a thread each. One seed and 100
-validation scenes: differences of a few points of mAP are noise. The scenes,
-the pre-trained Swin and the schedules are those of
-[the quickstart](../configs/quickstart/README.md).
+with at most two runs at a time, a thread each (CPU cores: {cores}). One seed:
+no spread is known.
+{runs}
 
 - *trainable*: parameters of the backbone that train; neck and heads train
   with every method. Where a method's width can be chosen, it trains about as

@@ -35,14 +35,23 @@ def count_multiply_adds(
     """Count the multiply-adds of one image.
 
     Args:
-        model: A detector, segmentor or classifier, on any device; also
-            on the meta device, see :func:`.counting.build_on_meta`.
+        model: A detector, segmentor or classifier on the meta device, see
+            :func:`.counting.build_on_meta`.
         shape: Height and width of the image.
 
     Returns:
         ``total``, and the name of each direct child that counts.
+
+    Raises:
+        ValueError: If the model is on another device, whose own kernels
+            (oneDNN's products, fused attention) would not be counted.
     """
     device = next(model.parameters()).device
+    if device.type != 'meta':
+        raise ValueError(
+            'multiply-adds are counted on the meta device, the model is on '
+            f"{device}: build it with build_on_meta, or call model.to('meta')"
+        )
     images = torch.empty(1, 3, *shape, device=device)
     counter = flop_counter.FlopCounterMode(
         display=False, custom_mapping=_IN_PLACE

@@ -42,8 +42,10 @@ class Measurement:
             the backward pass, parameters and buffers excluded.
         forward: Seconds of each forward pass.
         backward: Seconds of each backward pass.
-        peak_bytes: Peak memory that the device allocated in a step; None
-            on a CPU, which does not report it.
+        peak_bytes: Peak memory that the device allocated in a pass: the
+            images, this backbone (the others wait on the CPU), what it
+            keeps and its gradients, without an optimizer's state; None on a
+            CPU, which does not report it.
     """
 
     method: str
@@ -59,9 +61,38 @@ class Measurement:
         pairs = zip(self.forward, self.backward, strict=True)
         return statistics.median(a + b for a, b in pairs)
 
+    def values(self) -> dict[str, float]:
+        """Return one number for each value; seconds are medians."""
+        values = dict(
+            trainable=self.trainable,
+            saved_bytes=self.saved_bytes,
+            forward=statistics.median(self.forward),
+            backward=statistics.median(self.backward),
+            seconds=self.seconds,
+        )
+        if self.peak_bytes is not None:
+            values['peak_bytes'] = self.peak_bytes
+        return values
+
     def to_json(self) -> dict:
         """Return everything as plain numbers."""
         return dict(asdict(self), seconds=self.seconds)
+
+
+def ratios_to_full(
+    results: list[Measurement],
+) -> dict[str, dict[str, float]]:
+    """Return method -> its values, each as a ratio to that of FULL.
+
+    Empty if FULL was not measured.
+    """
+    full = next((r.values() for r in results if r.method == 'FULL'), None)
+    if full is None:
+        return {}
+    return {
+        r.method: {name: v / full[name] for name, v in r.values().items()}
+        for r in results
+    }
 
 
 def method_table() -> dict[str, tuple[dict, Callable | None]]:
@@ -79,12 +110,16 @@ def method_table() -> dict[str, tuple[dict, Callable | None]]:
         'SSF': (dict(type='SSF'), None),
         'RLRR': (dict(type='RLRR'), None),
         'LoRand': (dict(type='LoRand'), None),
-        'LoRand, W formed': (dict(type='LoRand'), form_weights),
+        'LoRand, stock trunk': (dict(type='LoRand', memory='stock'), None),
+        'LoRand, W formed': (
+            dict(type='LoRand', memory='stock'),
+            form_weights,
+        ),
         'E3VA': (dict(type='E3VA', rank=8), None),
         'E3VA+': (dict(type='E3VA', rank=16), None),
         'E3VA++': (dict(type='E3VA', rank=32), None),
         'E3VA, stock trunk': (dict(type='E3VA', trunk='stock'), None),
-        'E3VA, W formed': (dict(type='E3VA', rank=8), form_weights),
+        'E3VA, W formed': (dict(type='E3VA', trunk='stock'), form_weights),
     }
 
 
@@ -110,8 +145,13 @@ def build_swin(
 def form_weights(backbone: nn.Module) -> None:
     """Make low-rank adapters form W in each forward, as public code does.
 
-    For comparison only: the plain formulation of LoRand and E3VA under
-    autograd.
+    For comparison only: beside a stock trunk, the plain formulation of
+    LoRand and E3VA. 'W formed' means that a projection is one dense product
+    with W = sum_i P_i^T K_i Q_i or W = s_1 t_1 + s_2 t_2, and that autograd
+    keeps all it wants, the hidden vector and its GELU included. LoRand
+    forms W of both projections. E3VA forms that of the down projection: the
+    up projection stays a product with s into a code and one product a stage,
+    see :mod:`..tuners.highway`.
     """
     for module in backbone.modules():
         if isinstance(module, LoRand):
@@ -183,8 +223,12 @@ def measure(
 ) -> list[Measurement]:
     """Measure each backbone, in turns.
 
+    A backbone is on the device of ``images`` for its turns only and is left
+    on the CPU, so that no peak contains another's weights. Moving it is not
+    timed.
+
     Args:
-        backbones: Name -> backbone on the device of ``images``.
+        backbones: Name -> backbone, on any device.
         images: (batch, 3, height, width).
         repeats: Counted passes, after one that is not.
         progress: Called with one word on what is done next.
@@ -193,17 +237,20 @@ def measure(
     for name, backbone in backbones.items():
         progress(f'{name}: bytes')
         backbone.train()
+        with _moved_to(images.device, backbone):
+            saved = saved_bytes(backbone, images)
         results[name] = Measurement(
             method=name,
             trainable=sum(
                 p.numel() for p in backbone.parameters() if p.requires_grad
             ),
-            saved_bytes=saved_bytes(backbone, images),
+            saved_bytes=saved,
         )
     for turn in range(repeats + 1):
         for name, backbone in backbones.items():
             progress(f'{name}: pass {turn} of {repeats}')
-            forward, backward, peak = _time_once(backbone, images)
+            with _moved_to(images.device, backbone):
+                forward, backward, peak = _time_once(backbone, images)
             if turn:
                 results[name].forward.append(forward)
                 results[name].backward.append(backward)
@@ -215,7 +262,10 @@ def measure(
 def measure_inference(
     backbones: dict[str, nn.Module], images: Tensor, repeats: int = 5
 ) -> dict[str, list[float]]:
-    """Return name -> seconds of each forward pass, taken in turns."""
+    """Return name -> seconds of each forward pass, taken in turns.
+
+    The backbones must be on the device of ``images``.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in backbones}
     for turn in range(repeats + 1):
         for name, backbone in backbones.items():
@@ -224,6 +274,15 @@ def measure_inference(
             if turn:
                 seconds[name].append(forward)
     return seconds
+
+
+@contextmanager
+def _moved_to(device: torch.device, backbone: nn.Module) -> Iterator[None]:
+    backbone.to(device)
+    yield
+    backbone.cpu()
+    # Of trained weights; autocast would keep them until it ends.
+    torch.clear_autocast_cache()
 
 
 def _time_once(

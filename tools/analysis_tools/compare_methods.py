@@ -34,6 +34,9 @@ def parse_args() -> argparse.Namespace:
     action.add_argument(
         '--out', type=Path, help='write the report here, its plot beside it'
     )
+    parser.add_argument(
+        '--smoke', action='store_true', help='the runs are a smoke test'
+    )
     return parser.parse_args()
 
 
@@ -50,7 +53,7 @@ def main() -> None:
             f'compare_methods: {error}\nRun: bash tools/analysis_tools/'
             'compare_methods.sh (it continues where it stopped).'
         )
-    comparison.write_report(rows, args.out)
+    comparison.write_report(rows, args.out, args.smoke)
     print(comparison.format_table(rows))
 
 

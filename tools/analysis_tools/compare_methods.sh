@@ -62,5 +62,5 @@ done
 wait_until 0
 
 say "table and plot"
-python $tool "$work" --out "$out" "${methods[@]}"
+python $tool "$work" --out "$out" $smoke "${methods[@]}"
 say "written: $out"

@@ -6,7 +6,8 @@ python tools/analysis_tools/measure_tuners.py [--arch base] [--size 448]
 
 Prints trainable parameters, bytes saved for the backward pass, seconds of
 forward and backward (medians) and, on a GPU, peak memory, each beside its
-ratio to FULL. Bytes are deterministic; seconds are this machine's.
+ratio to FULL, if FULL is among the methods. Bytes are deterministic; seconds
+are this machine's.
 """
 
 import argparse
@@ -17,6 +18,16 @@ from pathlib import Path
 import torch
 
 from mmlowrank.analysis import measuring
+
+# Value, title, width, unit, digits, digits of the ratio.
+COLUMNS = (
+    ('trainable', 'trainable', 13, 1, 0, 4),
+    ('saved_bytes', 'saved MiB', 10, 2**20, 1, 3),
+    ('forward', 'fwd s', 8, 1, 3, 3),
+    ('backward', 'bwd s', 8, 1, 3, 3),
+    ('seconds', 'sum s', 8, 1, 3, 3),
+    ('peak_bytes', 'peak MiB', 10, 2**20, 0, 3),
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,33 +46,30 @@ def parse_args() -> argparse.Namespace:
         help='some of: ' + ', '.join(measuring.method_table()),
     )
     parser.add_argument('--amp', action='store_true', help='autocast')
-    parser.add_argument('--json', help='write the numbers to this file')
+    parser.add_argument('--json', help='write numbers and ratios here')
     parser.add_argument('--plot', help='write a bar plot to this file')
     return parser.parse_args()
 
 
-def ratio(value: float, full: float | None) -> str:
-    """Return ``value / full`` with three digits, or nothing."""
-    return f'{value / full:6.3f}' if full else ' ' * 6
-
-
-def table(results: list[measuring.Measurement]) -> str:
+def table(
+    results: list[measuring.Measurement], ratios: dict[str, dict[str, float]]
+) -> str:
     """Return the results as text; the column behind a value is to FULL."""
-    full = next((r for r in results if r.method == 'FULL'), None)
+    columns = [c for c in COLUMNS if c[0] in results[0].values()]
+    to_full = f'{"/FULL":>7}' if ratios else ''
     lines = [
-        f'{"method":<18}{"trainable":>13}{"saved MiB":>11}{"/FULL":>7}'
-        f'{"fwd s":>8}{"bwd s":>8}{"sum s":>8}{"/FULL":>7}{"peak MiB":>10}'
+        f'{"method":<20}'
+        + ''.join(f'{c[1]:>{c[2]}}{to_full}' for c in columns)
     ]
     for r in results:
-        median = measuring.statistics.median
-        peak = '' if r.peak_bytes is None else f'{r.peak_bytes / 2**20:.0f}'
-        lines.append(
-            f'{r.method:<18}{r.trainable:>13,}{r.saved_bytes / 2**20:>11.1f}'
-            f' {ratio(r.saved_bytes, full and full.saved_bytes)}'
-            f'{median(r.forward):>8.3f}{median(r.backward):>8.3f}'
-            f'{r.seconds:>8.3f} {ratio(r.seconds, full and full.seconds)}'
-            f'{peak:>10}'
-        )
+        line, values = f'{r.method:<20}', r.values()
+        for name, _, width, unit, digits, ratio_digits in columns:
+            line += f'{values[name] / unit:>{width},.{digits}f}'
+            if ratios:
+                line += f'{ratios[r.method][name]:>7.{ratio_digits}f}'
+        lines.append(line)
+    if not ratios:
+        lines.append('No ratios, because FULL is not among --methods.')
     return '\n'.join(lines)
 
 
@@ -101,7 +109,7 @@ def main() -> None:
     for name in args.methods:
         progress(f'{name}: build')
         tuner, change = methods[name]
-        backbone = measuring.build_swin(args.arch, tuner).to(device)
+        backbone = measuring.build_swin(args.arch, tuner)
         if change is not None:
             change(backbone)
         backbones[name] = backbone
@@ -114,11 +122,13 @@ def main() -> None:
         f'{"autocast" if args.amp else "fp32"}, {device}, '
         f'{torch.get_num_threads()} threads, median of {args.repeats}'
     )
-    print(table(results))
+    ratios = measuring.ratios_to_full(results)
+    print(table(results, ratios))
     if args.json:
-        Path(args.json).write_text(
-            json.dumps([r.to_json() for r in results], indent=1)
-        )
+        rows = [
+            dict(r.to_json(), to_full=ratios.get(r.method)) for r in results
+        ]
+        Path(args.json).write_text(json.dumps(rows, indent=1))
     if args.plot:
         plot(results, args.plot)
 

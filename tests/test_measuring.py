@@ -1,0 +1,190 @@
+"""What the measuring tools print, and the bytes they are there to show."""
+
+import json
+import re
+import statistics
+
+import cv2
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+from swins import ARGS, DEPTHS, build, images, loss, stir
+
+from mmlowrank.analysis import measuring
+from mmlowrank.analysis.flops import count_multiply_adds
+
+SMALL = ('--arch', 'tiny', '--size', 64, '--repeats', 1)
+
+
+def numbers_of(row):
+    """The values of a row of the JSON file, as the table has them."""
+    sums = [
+        f + b for f, b in zip(row['forward'], row['backward'], strict=True)
+    ]
+    return dict(
+        trainable=row['trainable'],
+        saved_bytes=row['saved_bytes'],
+        forward=statistics.median(row['forward']),
+        backward=statistics.median(row['backward']),
+        seconds=statistics.median(sums),
+    )
+
+
+def test_every_value_beside_its_ratio_to_full(tool, tmp_path):
+    methods = ('E3VA', 'FULL', 'FIXED', 'LoRand, W formed')
+    files = ('--json', tmp_path / 'all.json', '--plot', tmp_path / 'all.png')
+    output = tool(
+        'measure_tuners.py', *SMALL, *files, '--methods', *methods
+    ).splitlines()
+    assert output[0].startswith('Swin-tiny, 1 x 3 x 64 x 64, fp32, ')
+    assert all(len(line) <= 120 for line in output)
+    rows = json.loads((tmp_path / 'all.json').read_text())
+    assert tuple(row['method'] for row in rows) == methods
+    full = numbers_of(rows[1])
+    for row, line in zip(rows, output[2:], strict=True):
+        values = numbers_of(row)
+        ratios = {name: row['to_full'].pop(name) for name in values}
+        assert ratios == {n: values[n] / full[n] for n in values}
+        # Peak memory is left, on a GPU.
+        assert (row['peak_bytes'] is None) == (row['to_full'] == {})
+        printed = line.removeprefix(row['method']).split()
+        assert printed[:4] == [
+            f'{row["trainable"]:,}',
+            f'{ratios["trainable"]:.4f}',
+            f'{row["saved_bytes"] / 2**20:.1f}',
+            f'{ratios["saved_bytes"]:.3f}',
+        ]
+        assert printed[5:10:2] == [
+            f'{ratios[name]:.3f}'
+            for name in ('forward', 'backward', 'seconds')
+        ]
+    assert cv2.imread(str(tmp_path / 'all.png')).std() > 10
+
+
+def test_without_full_there_are_no_ratios(tool, tmp_path):
+    path = tmp_path / 'all.json'
+    words = (*SMALL, '--json', path, '--methods', 'FIXED', 'BitFit')
+    output = tool('measure_tuners.py', *words)
+    assert 'No ratios, because FULL is not among --methods.' in output
+    assert '/FULL' not in output
+    assert [r['to_full'] for r in json.loads(path.read_text())] == [None] * 2
+
+
+def test_peaks_have_ratios_too():
+    full, ours = (
+        measuring.Measurement(name, 8, 8, [1.0], [1.0], peak)
+        for name, peak in (('FULL', 400), ('E3VA', 100))
+    )
+    ratios = measuring.ratios_to_full([ours, full])
+    assert ratios['E3VA']['peak_bytes'] == 0.25
+    assert measuring.ratios_to_full([ours]) == {}
+
+
+def test_what_further_tasks_cost(tool):
+    output = tool('measure_multi_task.py', *SMALL, '--tasks', 3)
+    numbers = re.findall(r'(-?\d+\.\d{3}) (?:s|x)', output)
+    one, three, ratio, further = map(float, numbers)
+    assert '3 tasks, one trunk' in output
+    # Three digits are printed.
+    assert ratio * one == pytest.approx(three, abs=1e-3 * (1 + ratio))
+    assert further == pytest.approx((ratio - 1) / 2, abs=1e-3)
+
+
+class Watched(torch.nn.Linear):
+    """Writes down where it goes and when it computes."""
+
+    def __init__(self, name, log):
+        super().__init__(4, 4)
+        self.name, self.log = name, log
+
+    def to(self, device):
+        self.log.append(f'{self.name} comes')
+        return super().to(device)
+
+    def cpu(self):
+        self.log.append(f'{self.name} goes')
+        return super().cpu()
+
+    def forward(self, x):
+        self.log.append(f'{self.name} computes')
+        return (super().forward(x),)
+
+
+def test_methods_take_turns_and_are_alone_on_the_device():
+    log = []
+    backbones = {name: Watched(name, log) for name in ('a', 'b')}
+    results = measuring.measure(backbones, torch.ones(1, 4), repeats=2)
+    turn = [
+        f'{name} {what}'
+        for name in ('a', 'b')
+        for what in ('comes', 'computes', 'goes')
+    ]
+    assert log == turn * 4  # bytes, a pass that is not counted, two that are
+    assert [len(r.forward) for r in results] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    'method, stock', [('LoRand', 'memory'), ('E3VA', 'trunk')]
+)
+def test_formed_weights_are_ours(method, stock):
+    """In float64, beside a trunk that runs the stock code."""
+    tuner, change = measuring.method_table()[f'{method}, W formed']
+    assert tuner == {'type': method, stock: 'stock'}
+    ours, formed = (
+        build('mmdet', f'mmlowrank.Swin{method}', rank=4, **{stock: 'stock'})
+        for _ in range(2)
+    )
+    formed.load_state_dict(ours.state_dict())
+    change(formed)
+    losses, kept = [], []
+    for backbone in (ours, formed):
+        backbone.double()
+        stir(backbone)
+        kept.append(measuring.saved_bytes(backbone, images().double()))
+        losses.append(loss(backbone, images().double()))
+        losses[-1].backward()
+    assert kept[0] < kept[1]  # the hidden layer is kept
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
+    trained = [n for n, p in ours.named_parameters() if p.requires_grad]
+    assert any('down_' in n for n in trained)
+    for n in trained:
+        one, other = (b.get_parameter(n).grad for b in (ours, formed))
+        assert one.abs().sum() > 0, n
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12, msg=n)
+
+
+def test_bytes_on_swin_b():
+    """448 x 448, one image, float32; the same on every machine."""
+    table, saved = measuring.method_table(), {}
+    for name in ('FULL', 'LoRand', 'E3VA'):
+        # One after another, for memory.
+        backbone = measuring.build_swin('base', table[name][0])
+        backbone.train()
+        x = torch.zeros(1, 3, 448, 448)
+        saved[name] = measuring.saved_bytes(backbone, x)
+    assert saved['E3VA'] <= 0.155 * saved['FULL']
+    assert saved['LoRand'] <= 0.5 * saved['FULL']
+
+
+def test_three_tasks_run_each_block_of_the_trunk_once():
+    stock = dict(type='SwinTransformer', **ARGS['mmdet'], window_size=4)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        together = MODELS.build(
+            dict(
+                type='mmlowrank.MultiTaskE3VA',
+                backbone=stock,
+                tasks={name: dict(rank=2) for name in 'abc'},
+            )
+        )
+    calls = []
+    for i, stage in enumerate(together.trunk.stages):
+        for j, block in enumerate(stage.blocks):
+            block.register_forward_hook(lambda *_, at=(i, j): calls.append(at))
+    assert together(images()).keys() == set('abc')
+    assert calls == [(i, j) for i, n in enumerate(DEPTHS) for j in range(n)]
+
+
+def test_multiply_adds_are_counted_on_the_meta_device_only():
+    """A CPU's own kernels would go uncounted."""
+    with pytest.raises(ValueError, match=r'on cpu: .*build_on_meta'):
+        count_multiply_adds(torch.nn.Linear(2, 2), (8, 8))
