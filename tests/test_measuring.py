@@ -12,6 +12,7 @@ from swins import ARGS, DEPTHS, build, images, loss, stir
 
 from mmlowrank.analysis import measuring
 from mmlowrank.analysis.flops import count_multiply_adds
+from mmlowrank.analysis.plain_rlrr import PlainRLRRBlock, RLRRBlock
 
 SMALL = ('--arch', 'tiny', '--size', 64, '--repeats', 1)
 
@@ -188,3 +189,23 @@ def test_multiply_adds_are_counted_on_the_meta_device_only():
     """A CPU's own kernels would go uncounted."""
     with pytest.raises(ValueError, match=r'on cpu: .*build_on_meta'):
         count_multiply_adds(torch.nn.Linear(2, 2), (8, 8))
+
+
+def test_measure_rlrr_prints_both_sides(tool):
+    sizes = '--embed-dims 64 --heads 2 --batch 2 --tokens 9 --repeats 1'
+    output = tool('measure_rlrr.py', *sizes.split())
+    assert 'ratio to plain: saved 0.' in output
+    difference = float(output.split('outputs differ by ')[1].split()[0])
+    assert difference < 1e-5
+
+
+def test_rlrr_keeps_at_most_four_fifths_of_the_plain_block():
+    """At ViT-B's sizes and a batch of 32."""
+    torch.manual_seed(0)
+    ours = RLRRBlock(768, 12)
+    x = torch.randn(32, 197, 768, requires_grad=True)
+    kept = [
+        measuring.saved_bytes(block, x)
+        for block in (ours, PlainRLRRBlock(ours))
+    ]
+    assert kept[0] <= 0.80 * kept[1]

@@ -241,14 +241,3 @@ def test_paths_are_checked_first(tmp_path, monkeypatch):
 def test_other_backbones_have_no_stock_config():
     with pytest.raises(ValueError, match="'ResNet' is not a tuned backbone"):
         stock_config(dict(type='ResNet'))
-
-
-def test_measure_rlrr_prints_both_sides(monkeypatch, capsys):
-    tool = ROOT / 'tools/analysis_tools/measure_rlrr.py'
-    sizes = '--embed-dims 64 --heads 2 --batch 2 --tokens 9 --repeats 1'
-    monkeypatch.setattr(sys, 'argv', [str(tool), *sizes.split()])
-    runpy.run_path(str(tool), run_name='__main__')
-    output = capsys.readouterr().out
-    assert 'ratio to plain: saved 0.' in output
-    difference = float(output.split('outputs differ by ')[1].split()[0])
-    assert difference < 1e-5
