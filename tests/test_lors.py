@@ -209,15 +209,18 @@ def test_merged_weights_are_cached_and_dropped():
 
 @torch.no_grad()
 def test_merged_weights_do_not_depend_on_the_first_pass():
-    """Not on its autocast, and not on weights that eval() comes after."""
+    """Not on its autocast, and not on weights of before the mode changed."""
     x, query = (tensor.float() for tensor in samples())
     mixing = build(adaptive=RANKS, static=dict(rank=2)).float().eval()
     wanted = mixing(x, query, 0, CastOnce())
-    mixing.eval()
+    merged = mixing._merged
+    assert mixing.eval()._merged is merged
+    mixing.train().eval()
     with torch.autocast('cpu', torch.bfloat16):
         mixing(x, query, 0, CastOnce())
     assert torch.equal(mixing(x, query, 0, CastOnce()), wanted)
-    # mmengine's EMAHook swaps the weights so, and a loop then calls eval().
+    # mmengine's EMAHook swaps the weights so, before a loop calls eval().
+    mixing.train()
     mixing.output.A[0].data.copy_(mixing.output.A[0] * 2)
     mixing.eval()
     swapped = mixing(x, query, 0, CastOnce())

@@ -70,9 +70,9 @@ class AdaptiveMixing(nn.Module):
         merge_at_eval: Fold what LORS adds into plain linear layers at the
             first forward pass after ``eval()`` that needs no gradient. Costs
             the memory of the plain weights and saves the low-rank products.
-            Dropped by ``train()`` and ``eval()``, and made anew when a
-            parameter was changed in place or moved. Writing to a parameter's
-            ``.data`` goes unseen until then.
+            Dropped by ``train()``, and made anew when a parameter was changed
+            in place or moved. Writing to a parameter's ``.data`` goes unseen
+            until then.
         with_cp: Keep no mixing matrices for the backward pass; make them
             again there.
     """
@@ -161,12 +161,13 @@ class AdaptiveMixing(nn.Module):
         return self._merged[1]
 
     def train(self, mode: bool = True) -> 'AdaptiveMixing':
-        """Set the mode and drop the merged weights.
+        """Set the mode; drop the merged weights unless it stays ``eval()``.
 
-        ``eval()`` too: before it, an averaged model has written its weights
-        where they are not seen to change (mmengine's EMAHook).
+        Between the modes an averaged model may write its weights where they
+        are not seen to change (mmengine's EMAHook).
         """
-        self._merged = None
+        if mode or self.training:
+            self._merged = None
         return super().train(mode)
 
     def __getstate__(self) -> dict:
