@@ -12,7 +12,7 @@ from swins import ARGS, DEPTHS, EMBED_DIMS, FRAMEWORKS, build, images
 
 from mmlowrank.checkpoint.microsoft_swin import convert
 from mmlowrank.registry import TUNERS
-from mmlowrank.tuners import Tuner
+from mmlowrank.tuners import Fixed
 
 every = pytest.mark.parametrize('framework', FRAMEWORKS)
 
@@ -171,7 +171,7 @@ def test_rank_above_width_is_refused():
 def test_two_tuners_are_refused():
     backbone = build('mmdet', 'mmlowrank.SwinLoRand', rank=4)
     with pytest.raises(ValueError, match='one tuner'):
-        Tuner().attach(backbone)
+        Fixed().attach(backbone)
 
 
 def save(path, state_dict):

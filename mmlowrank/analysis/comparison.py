@@ -1,6 +1,7 @@
 """All methods on the digit scenes: configs, table and plot."""
 
 import inspect
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable
@@ -206,16 +207,16 @@ def plot_pareto(rows: list[Row], path: str | Path) -> None:
     }
     # Logarithmic, with room for FIXED's zero.
     panels[0][1].set_xscale('symlog', linthresh=0.5)
-    for line, (title, gain) in zip(panels, gains.items(), strict=True):
-        line[0].set_ylabel(title)
-        for axes, cost in zip(line, costs.values(), strict=True):
-            _draw_front(axes, rows, cost, gain)
+    for axes, title in zip(panels[:, 0], gains, strict=True):
+        axes.set_ylabel(title)
     for axes, title in zip(panels[-1], costs, strict=True):
         axes.set_xlabel(title)
-    figure.draw_without_rendering()  # the labels need to know the scales
-    for line, gain in zip(panels, gains.values(), strict=True):
-        for axes, cost in zip(line, costs.values(), strict=True):
-            _name_points(axes, rows, cost, gain)
+    cells = list(itertools.product(gains.values(), costs.values()))
+    for axes, (gain, cost) in zip(panels.flat, cells, strict=True):
+        _draw_front(axes, rows, cost, gain)
+    figure.draw_without_rendering()  # the names need to know the scales
+    for axes, (gain, cost) in zip(panels.flat, cells, strict=True):
+        _name_points(axes, rows, cost, gain)
     figure.savefig(path, dpi=150)
 
 

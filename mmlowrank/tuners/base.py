@@ -7,6 +7,7 @@ state-dict key stays as it was. Freezing, counting, optimizing and merging
 ask the tuner; nothing is guessed from a parameter's name.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from mmengine.logging import print_log
@@ -26,11 +27,12 @@ class CannotMerge(RuntimeError):
     """The method has no equivalent stock checkpoint; the text says why."""
 
 
-class Tuner(nn.Module):
+class Tuner(nn.Module, ABC):
     """Base of all tuners.
 
     A method overrides :meth:`build` (add modules, register hooks), and, if
-    it trains tensors of the stock backbone, :meth:`trained_stock`.
+    it trains tensors of the stock backbone, :meth:`trained_stock`. It must
+    say in :meth:`merge` what its stock form is.
 
     Hooks must be objects, not closures: a deep copy of the model (EMA makes
     one) copies an object with the modules it refers to, but not a closure.
@@ -60,15 +62,13 @@ class Tuner(nn.Module):
         """
         return set()
 
+    @abstractmethod
     def merge(self) -> dict[str, Tensor]:
         """Return a stock state dict with the same outputs.
 
         Raises:
             CannotMerge: If the method has no such form.
         """
-        raise NotImplementedError(
-            f'{type(self).__name__} must define merge() or raise CannotMerge'
-        )
 
     # -- what every method gets -------------------------------------------
 

@@ -7,6 +7,7 @@ Placement of the LoRand paper (figure 2) and of the Houlsby adapter:
 The adapter comes before stochastic depth, as in the authors' public code.
 """
 
+from abc import abstractmethod
 from typing import NoReturn
 
 from torch import Tensor, nn
@@ -22,11 +23,9 @@ class SerialTuner(ThroughTrunk):
     The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.
     """
 
+    @abstractmethod
     def make_adapter(self, width: int) -> nn.Module:
         """Return the adapter for tokens of ``width`` channels."""
-        raise NotImplementedError(
-            f'{type(self).__name__} must define make_adapter()'
-        )
 
     def build(self, backbone: nn.Module) -> None:
         super().build(backbone)

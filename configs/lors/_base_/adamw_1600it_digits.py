@@ -8,14 +8,6 @@ optim_wrapper = dict(
     # Pre-trained weights move less than the new neck and decoder.
     paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.5)}),
 )
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=0.02,
-        by_epoch=False,
-        begin=100,
-        end=1600,
-    ),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 1600
 train_cfg = dict(max_iters=1600)

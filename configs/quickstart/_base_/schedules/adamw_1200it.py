@@ -8,14 +8,6 @@ another after 800 iterations.
 _base_ = 'adamw_800it.py'
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=0.02,
-        by_epoch=False,
-        begin=100,
-        end=1200,
-    ),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 1200
 train_cfg = dict(max_iters=1200)

@@ -2,14 +2,6 @@
 
 _base_ = 'adamw_800it.py'
 
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=100),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=0.02,
-        by_epoch=False,
-        begin=100,
-        end=400,
-    ),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].end = 400
 train_cfg = dict(max_iters=400)
