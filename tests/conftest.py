@@ -3,11 +3,12 @@
 import runpy
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mmengine.registry import DefaultScope
+from torch import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,6 +30,16 @@ def digit_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('data') / 'digit_scenes'
     write_digit_scenes(out, num_train=6, num_val=4)
     return out
+
+
+@pytest.fixture
+def group_of_one(tmp_path: Path) -> Iterator[None]:
+    """A gloo process group of this process alone."""
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/init', rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from mmengine.model import MMDistributedDataParallel
 from swins import FRAMEWORKS, VIT
 from test_engine import Model, construct
-from torch import distributed
 
 HERE = Path(__file__).parent
 
@@ -33,15 +32,6 @@ def torchrun(*command, processes=2, **kwargs):
 def test_gradients_equal_one_process_on_the_joined_batch(framework):
     done = torchrun(str(HERE / 'distributed_worker.py'), framework)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.fixture
-def group_of_one(tmp_path):
-    distributed.init_process_group(
-        'gloo', init_method=f'file://{tmp_path}/init', rank=0, world_size=1
-    )
-    yield
-    distributed.destroy_process_group()
 
 
 def test_freezing_after_the_wrap_is_refused(group_of_one):

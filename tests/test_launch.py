@@ -1,15 +1,18 @@
 """What the tools say when something is wrong, before anything is built."""
 
 import argparse
+import json
 import re
 from importlib import metadata
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from mmengine.config import Config
 
 from mmlowrank import compat
 from mmlowrank.engine import launch
+from mmlowrank.registry import HOOKS
 
 
 def arguments(config, *words):
@@ -43,6 +46,32 @@ def test_every_option_is_reachable_from_the_command_line(config):
 def test_only_torchrun_starts_cpu_processes(config):
     with pytest.raises(ValueError, match=r'dist_train\.sh'):
         launch.load_config(arguments(config, '--launcher', 'slurm'))
+
+
+def logger_of(config):
+    cfg = launch.load_config(arguments(config, '--launcher', 'pytorch'))
+    return cfg.default_hooks.logger
+
+
+@pytest.mark.parametrize(
+    'hooks', ['', "default_hooks = dict(logger=dict(type='LoggerHook'))"]
+)
+def test_one_process_writes_the_metrics(group_of_one, config, tmp_path, hooks):
+    config.write_text(hooks)
+    hook = HOOKS.build(logger_of(config))
+    runner = mock.MagicMock(log_dir=tmp_path, timestamp='now')
+    runner.log_processor.get_log_after_epoch.return_value = ({'mAP': 1}, '')
+    hook.before_run(runner)
+    with mock.patch('mmengine.dist.utils.get_rank', return_value=1):
+        hook.after_test_epoch(runner)
+    assert not (tmp_path / 'now.json').exists()
+    hook.after_test_epoch(runner)
+    assert json.loads((tmp_path / 'now.json').read_text()) == {'mAP': 1}
+
+
+def test_a_logger_of_the_user_stays(group_of_one, config):
+    config.write_text("default_hooks = dict(logger=dict(type='Mine'))\n")
+    assert logger_of(config) == {'type': 'Mine'}
 
 
 def data(**dataset):

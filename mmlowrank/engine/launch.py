@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
+from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import distributed
@@ -61,13 +62,17 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def _distribute(cfg: Config) -> None:
-    """Choose the wrapper, and gloo where there is no GPU."""
+    """Choose wrapper and logger hook, and gloo where there is no GPU."""
     if cfg.get('model_wrapper_cfg') is None:
         cfg.model_wrapper_cfg = dict(
             type='mmlowrank.TunerDistributedDataParallel',
             freeze=cfg.get('optim_wrapper', {}).get('freeze') or [],
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
+    logger = cfg.get('default_hooks', {}).get('logger', dict(type=LoggerHook))
+    if logger and logger['type'] in ('LoggerHook', LoggerHook):
+        logger = dict(logger, type='mmlowrank.MasterLoggerHook')
+        cfg.merge_from_dict({'default_hooks.logger': logger})
     if torch.cuda.is_available() or is_distributed():
         return
     if cfg.launcher != 'pytorch':
