@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import autocast, cast_to, product_type, through_twin
-from .graph_free import linear
+from .graph_free import linear, over_rows
 
 
 def low_rank_code_plain(
@@ -70,19 +70,18 @@ class _LowRankCode(torch.autograd.Function):
         need_x, need_a, need_b, need_bias, need_c = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])
         h = linear(z, b.t(), bias)
-        # The narrow side of a product over tokens comes first: faster.
-        grad_c = linear(grad.t(), F.gelu(h).t()).t() if need_c else None
+        grad_c = over_rows(F.gelu(h), grad) if need_c else None
         grad_x = grad_a = grad_b = grad_bias = None
         if need_x or need_a or need_b or need_bias:
             grad_h = torch.ops.aten.gelu_backward(linear(grad, c), h)
             del h
             grad_bias = grad_h.sum(0) if need_bias else None
-            grad_b = linear(z.t(), grad_h.t()) if need_b else None
+            grad_b = over_rows(z, grad_h) if need_b else None
             if need_x or need_a:
                 grad_z = linear(grad_h, b)
                 if need_a:
                     rows = x.reshape(-1, x.shape[-1])
-                    grad_a = linear(grad_z.t(), rows.t()).t()
+                    grad_a = over_rows(rows, grad_z)
                 if need_x:
                     grad_x = linear(grad_z, a).view(x.shape)
         return grad_x, grad_a, grad_b, grad_bias, grad_c
@@ -277,12 +276,13 @@ class _Dense(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         (weight,) = cast_to(grad.dtype, weight)
         need_rows, need_weight, need_bias = ctx.needs_input_grad
-        product = F.linear if torch.is_grad_enabled() else linear
-        return (
-            product(grad, weight.t()) if need_rows else None,
-            product(grad.t(), rows.t()) if need_weight else None,
-            grad.sum(0) if need_bias else None,
-        )
+        grad_rows = grad_weight = None
+        twice = torch.is_grad_enabled()
+        if need_rows:
+            grad_rows = grad @ weight if twice else linear(grad, weight.t())
+        if need_weight:
+            grad_weight = grad.t() @ rows if twice else over_rows(grad, rows)
+        return grad_rows, grad_weight, grad.sum(0) if need_bias else None
 
 
 def _in_type(
@@ -331,13 +331,13 @@ def _mlp_gradients(
     h = linear(y, weight1, bias1)
     grad_w2 = None
     if need_w2:
-        grad_w2 = linear(grad.t(), _drop(F.gelu(h), keep, dropout).t())
+        grad_w2 = over_rows(grad, _drop(F.gelu(h), keep, dropout))
     if not (need_y or need_w1 or need_b1):
         return None, None, None, grad_w2, grad_b2
     grad_h = _drop(linear(grad, weight2.t()), keep, dropout)
     grad_h = torch.ops.aten.gelu_backward(grad_h, h)
     del h
-    grad_w1 = linear(grad_h.t(), y.t()) if need_w1 else None
+    grad_w1 = over_rows(grad_h, y) if need_w1 else None
     grad_b1 = grad_h.sum(0) if need_b1 else None
     grad_y = linear(grad_h, weight1.t()) if need_y else None
     return grad_y, grad_w1, grad_b1, grad_w2, grad_b2

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import autocast, through_twin
+from .graph_free import linear, over_rows
 
 
 def rescaled_weight_plain(
@@ -130,6 +131,8 @@ class _RescaledLinear(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, left, right, shift)
         rescaled = _rescale(weight, left, right, ctx.residual).to(x.dtype)
         total = shift.flatten() if bias is None else bias + shift.flatten()
+        # Not the faster product: an identity start equals the frozen layer
+        # to the bit.
         return F.linear(x, rescaled, total.to(x.dtype))
 
     @staticmethod
@@ -151,12 +154,13 @@ class _RescaledLinear(torch.autograd.Function):
         grad_x = grad_bias = grad_shift = None
         if need_x:
             rescaled = _rescale(weight, left, right, ctx.residual)
-            grad_x = (rows @ rescaled.to(rows.dtype)).view(x.shape)
+            rescaled = rescaled.to(rows.dtype)
+            grad_x = linear(rows, rescaled.t()).view(x.shape)
             del rescaled
         grads = (None, None, None)
         needs = (need_weight, need_left, need_right)
         if any(needs):
-            product = rows.t() @ x.reshape(-1, x.shape[-1])
+            product = over_rows(rows, x.reshape(-1, x.shape[-1]))
             grads = _weight_grads(
                 product, weight, left, right, ctx.residual, needs
             )
