@@ -243,7 +243,7 @@ def test_unreadable_files_are_refused(tmp_path):
         load(f'google-vit:{pickled}')
 
 
-def test_an_url_is_downloaded_once(tmp_path, monkeypatch):
+def test_an_url_is_downloaded_once(tmp_path, monkeypatch, group_of_one):
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     asked = []
 

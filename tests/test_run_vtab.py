@@ -1,5 +1,6 @@
 """tools/run_vtab.py: trains, goes on, prints; on two made-up tasks."""
 
+import fcntl
 import json
 import runpy
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from mmlowrank.analysis import vtab
 from mmlowrank.datasets.vtab_tasks import TASKS
+from mmlowrank.engine import child_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """
@@ -128,6 +130,7 @@ def test_a_stopped_task_goes_on_a_finished_one_is_skipped(tasks, first):
     done = run(tasks, *both, *more)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'done before' not in done.stdout
+    assert done.stdout.count('goes on with what it began with') == 1
     log = (work / 'kitti/train.log').read_text()
     assert 'resumed epoch: 2' in log
     for task in both[1:]:
@@ -141,7 +144,9 @@ def test_a_stopped_task_goes_on_a_finished_one_is_skipped(tasks, first):
 
     done = run(tasks, *both, *more)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count('done before\n') == 2
+    # KITTI began with two epochs.
+    assert done.stdout.count('done before, with other settings') == 1
+    assert done.stdout.count('done before\n') == 1
     assert table in done.stdout
 
 
@@ -159,6 +164,14 @@ def test_a_failure_shows_the_log(tasks):
     assert 'nowhere/kitti/train800val200.txt does not exist' in done.stderr
     assert 'kitti failed. The whole log is' in done.stderr
     assert vtab.read_result(tasks / 'other/kitti') is None
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    with (tmp_path / '.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(child_run.ChildFailed, match='Another run is at'):
+            child_run.train(Path('x'), 'kitti', Path('y.py'), tmp_path)
+    assert not (tmp_path / 'train.log').exists()
 
 
 def test_it_takes_its_child_along(tasks):

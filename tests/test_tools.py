@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import runpy
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmlowrank.analysis.run_results import read_metrics
 
@@ -15,6 +17,36 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'configs/quickstart/faster-rcnn_swin-mini_{}.py'
 LORAND = CONFIG.format('lorand-b2r8_400it_digits-voc')
 FROM_SCRATCH = 'model.backbone.init_cfg=None'
+# What a test must bear: an average, patterns, and a model in a model.
+AVERAGED = """
+_base_ = '{base}'
+custom_hooks = [dict(type='EMAHook')]
+optim_wrapper = dict(freeze=['neck.fpn_convs'])
+tta_model = dict(
+    type='DetTTAModel',
+    tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100),
+)
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(160, 160))],
+            [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)],
+            [dict(type='LoadAnnotations', with_bbox=True)],
+            [
+                dict(
+                    type='PackDetInputs',
+                    meta_keys=(
+                        'img_id', 'img_path', 'ori_shape', 'img_shape',
+                        'scale_factor', 'flip', 'flip_direction',
+                    ),
+                )
+            ],
+        ],
+    ),
+]
+"""
 
 
 def run(scenes, *command, fails=False):
@@ -74,19 +106,45 @@ def test_two_processes_train(trained):
 
 def test_two_processes_test(trained, digit_scenes, tmp_path):
     work, _ = trained
+    config = tmp_path / 'config.py'
+    config.write_text(AVERAGED.format(base=ROOT / LORAND))
     run(
         digit_scenes,
         'bash',
         'tools/dist_test.sh',
-        LORAND,
+        config,
         work / 'iter_2.pth',
         2,
+        '--tta',
         '--work-dir',
         tmp_path,
         '--cfg-options',
         FROM_SCRATCH,
     )
     assert 'pascal_voc/mAP' in read_metrics(tmp_path)
+
+
+def test_pictures_are_drawn_in_one_process():
+    draw = runpy.run_path(str(ROOT / 'tools/test.py'))['draw']
+    with pytest.raises(SystemExit, match='without --launcher'):
+        draw(Config(dict(launcher='pytorch')), 'folder')
+
+
+def test_a_first_start_with_resume_loads_the_weights(digit_scenes, tmp_path):
+    output = run(
+        digit_scenes,
+        sys.executable,
+        'tools/train.py',
+        LORAND,
+        '--resume',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        FROM_SCRATCH,
+        'load_from=nowhere.pth',
+        fails=True,
+    )
+    assert 'nowhere.pth can not be found' in output
 
 
 def test_pictures_and_predictions(trained, digit_scenes, tmp_path):

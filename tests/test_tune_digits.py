@@ -116,6 +116,15 @@ def test_it_runs_and_goes_on(tmp_path):
     (row,) = table.splitlines()[2:]
     cells = [cell.strip() for cell in row.split('|')[1:5]]
     assert cells == ['vit', 'RLRR', '12,160', '3.87']
+    # Killed in its last validation: the checkpoint is there, no result.
+    run = tmp_path / 'vit-rlrr'
+    (scalars,) = run.glob('*/vis_data/scalars.json')
+    lines = scalars.read_text().splitlines(keepends=True)
+    trained = [line for line in lines if 'accuracy/top1' not in line]
+    assert len(trained) == len(lines) - 1
+    scalars.write_text(''.join(trained))
+    assert tune(tmp_path, *few).count('done before\n') == 1
+    assert (tmp_path / 'table.md').read_text() == table
     # A result of other settings is not passed off as one of these.
     longer = tune(tmp_path, *few[1:])
     assert longer.count('done before, with other settings') == 2

@@ -4,9 +4,10 @@
 #   bash tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
 #
 # On several machines run it on each with NNODES, NODE_RANK, MASTER_ADDR and,
-# if you like, PORT set.
+# if you like, PORT set, from a folder that all of them see, as they must see
+# the work dir: only the first process writes checkpoints.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ $# -ge 2 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 1; }
 config=$1 gpus=$2
 shift 2
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -3,12 +3,16 @@
 #
 #   GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS=... \
 #     bash tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments]
+#
+# PORT is that of the first process; a random one by default, for two jobs
+# may share a machine. Run it from a folder that all machines see.
 set -euo pipefail
-[ $# -ge 4 ] || { sed -n '2,5s/^# \{0,1\}//p' "$0" >&2; exit 1; }
+[ $# -ge 4 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 1; }
 partition=$1 job=$2 config=$3 work_dir=$4
 shift 4
 gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
+export MASTER_PORT=${PORT:-$((20000 + RANDOM % 20000))}
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # shellcheck disable=SC2086 - SRUN_ARGS holds several words on purpose

@@ -29,6 +29,12 @@ def parse_args() -> argparse.Namespace:
 
 def draw(cfg: Config, folder: str) -> None:
     """Make the framework's own hook write pictures to ``folder``."""
+    if cfg.launcher != 'none':
+        # The frameworks' visualizers draw the main process's share only.
+        raise SystemExit(
+            '--show-dir draws in one process: run tools/test.py without '
+            '--launcher for the pictures'
+        )
     folder = str(Path(folder).resolve())
     scope = cfg.get('default_scope')
     hooks = {
@@ -57,6 +63,9 @@ def use_tta(cfg: Config) -> None:
         if key not in cfg:
             raise SystemExit(f'--tta needs "{key}" in the config')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    if 'freeze' in cfg.get('model_wrapper_cfg', {}):
+        # Its patterns name parts of the model inside. Nothing trains here.
+        cfg.model_wrapper_cfg['freeze'] = []
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
@@ -81,7 +90,7 @@ def main() -> None:
     if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
         raise SystemExit(f'There is no checkpoint {args.checkpoint}')
     cfg = launch.load_config(args)
-    cfg.load_from = None
+    cfg.load_from, cfg.resume = None, False
     if args.show_dir:
         draw(cfg, args.show_dir)
     if args.tta:

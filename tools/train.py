@@ -6,8 +6,9 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 import argparse
 
 import torch
+from mmengine.runner import find_latest_checkpoint
 
-from mmlowrank.engine import launch
+from mmlowrank.engine import LastValidationHook, launch
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,10 +52,15 @@ def main() -> None:
                 'config: the total batch size that its lr is meant for'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    resume_from = args.resume
+    if resume_from == 'auto':
+        # None at a first start, which loads what the config says.
+        resume_from = find_latest_checkpoint(cfg.work_dir)
+    if resume_from:
+        cfg.resume, cfg.load_from = True, resume_from
     runner = launch.start(cfg)
+    if resume_from:
+        runner.register_hook(LastValidationHook())
     launch.check_not_empty(runner)
     runner.train()
     launch.leave_process_group()

@@ -16,6 +16,7 @@ are left out. A position embedding of another grid is resized by
 mmpretrain while it loads, by the backbone's ``interpolate_mode``.
 """
 
+import os
 import re
 import zipfile
 from pathlib import Path
@@ -23,7 +24,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-from mmengine.dist import barrier, get_local_rank
+from mmengine.dist import barrier
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
@@ -177,7 +178,9 @@ def _downloaded(url: str) -> Path:
     """Return the file behind ``url``, in torch's cache of checkpoints."""
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     path = folder / Path(urlparse(url).path).name
-    if not path.exists() and get_local_rank() == 0:
+    # mmengine's own local rank needs a group that nobody makes.
+    first = int(os.environ.get('LOCAL_RANK', 0)) == 0
+    if first and not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path))
     barrier()

@@ -2,12 +2,14 @@
 
 from .ddp import TunerDistributedDataParallel
 from .freeze_audit import FreezeAuditHook
+from .last_validation import LastValidationHook
 from .logger_hook import MasterLoggerHook
 from .optim_constructor import TunerOptimWrapperConstructor
 from .schedulers import TimmCosineLR
 
 __all__ = [
     'FreezeAuditHook',
+    'LastValidationHook',
     'MasterLoggerHook',
     'TimmCosineLR',
     'TunerDistributedDataParallel',

@@ -1,13 +1,16 @@
 """Run tools/train.py in a process of its own, with progress and a log."""
 
+import fcntl
 import json
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 ASKED = 'asked.json'
 _COUNT = re.compile(r'Epoch\((train|val)\) +\[(\d+)\]\[ *(\d+)/ *(\d+)\]')
@@ -47,34 +50,38 @@ def train(
         The seconds that it took.
 
     Raises:
-        ChildFailed: If training fails.
+        ChildFailed: If training fails, or another run is at work in
+            ``work_dir``.
         KeyboardInterrupt: If this process is interrupted; the child has
             ended by then.
     """
     command = [sys.executable, script, config, '--work-dir', work_dir]
     command += ['--resume', 'auto', *options]
-    work_dir.mkdir(parents=True, exist_ok=True)
-    (work_dir / ASKED).write_text(_asked(config, options))
     log = work_dir / 'train.log'
     begin = time.monotonic()
-    with (
-        log.open('wb') as file,
-        subprocess.Popen(
-            [str(word) for word in command],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=env,
-        ) as process,
-    ):
-        try:
-            while process.poll() is None:
-                seconds = time.monotonic() - begin
-                _show(f'{name}  {_progress(log)}  {seconds:.0f} s', seconds)
-                time.sleep(1)
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
+    with _locked(work_dir) as lock:
+        _note(work_dir, name, config, options)
+        with (
+            log.open('wb') as file,
+            subprocess.Popen(
+                [str(word) for word in command],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=env,
+                # Locked until the child ends, should it outlive this process.
+                pass_fds=[lock.fileno()],
+            ) as process,
+        ):
+            try:
+                while process.poll() is None:
+                    seconds = time.monotonic() - begin
+                    text = f'{name}  {_progress(log)}  {seconds:.0f} s'
+                    _show(text, seconds)
+                    time.sleep(1)
+            except KeyboardInterrupt:
+                process.terminate()
+                process.wait()
+                raise
     if process.returncode:
         lines = log.read_text(errors='replace').splitlines()
         raise ChildFailed(
@@ -100,6 +107,37 @@ def done_before(
             f'{work_dir} to repeat it with these)'
         )
     return 'done before'
+
+
+@contextmanager
+def _locked(work_dir: Path) -> Iterator[IO[str]]:
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with (work_dir / '.lock').open('w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ChildFailed(
+                f'Another run is at work in {work_dir}. Let it finish, or '
+                f'end it (fuser {lock.name} names its processes)'
+            ) from None
+        yield lock
+
+
+def _note(
+    work_dir: Path, name: str, config: Path, options: Sequence[str]
+) -> None:
+    """Write down what the run in a folder began with."""
+    asked, path = _asked(config, options), work_dir / ASKED
+    begun = (work_dir / 'last_checkpoint').exists() and path.is_file()
+    if not begun:
+        path.write_text(asked)
+    elif path.read_text() != asked:
+        # A checkpoint brings its own learning rate.
+        say(
+            f'{name}  goes on with what it began with, as far as its '
+            'checkpoint holds that; other settings are asked for now '
+            f'(remove {work_dir} to begin again)'
+        )
 
 
 def _asked(config: Path, options: Sequence[str]) -> str:

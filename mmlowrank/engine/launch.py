@@ -15,7 +15,8 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
 from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, load_checkpoint
 from torch import distributed
 
 
@@ -45,7 +46,8 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         FileNotFoundError: If the config does not exist.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', args.local_rank)
+    os.environ.setdefault('LOCAL_RANK', str(local_rank))
     if not Path(args.config).is_file():
         raise FileNotFoundError(
             f'There is no config {args.config}; see the folder configs/'
@@ -105,13 +107,17 @@ def load_exactly(runner: Runner, checkpoint: str) -> None:
     """Load a checkpoint into the runner's model, every tensor of it.
 
     mmengine's own loading before a test only warns where names or shapes
-    differ, and then tests a model that is partly random.
+    differ, and then tests a model that is partly random. Hooks are not told:
+    that of a moving average is not ready yet, and its average is what
+    mmengine saves as the weights.
 
     Raises:
         RuntimeError: If the checkpoint is of another model.
     """
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
     try:
-        runner.load_checkpoint(checkpoint, strict=True)
+        load_checkpoint(model, checkpoint, 'cpu', strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         shown = ' '.join(filter(None, lines))[:400]

@@ -30,5 +30,6 @@ randomness = dict(seed=42)
 
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=1),
+    # Two, because the older one serves a run that is killed while it saves.
+    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
 )
