@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmlowrank.nn import attention, functional
+from mmlowrank.nn import attention, functional, graph_free
 
 DOUBLE = torch.float64
 
@@ -232,3 +232,22 @@ def test_what_is_kept():
     (x, *others), rest = bottleneck_inputs(dropout=0.25)
     kept = saved_floats(functional.bottleneck, [x, *others], rest)
     assert kept == x.numel() + 2 * 3 * 4  # and a byte a hidden number
+
+
+@pytest.mark.parametrize(('p', 'q'), [(4, 4), (4, 6), (6, 4)])
+def test_products_over_rows_get_whole_factors(p, q, monkeypatch):
+    torch.manual_seed(0)
+    # As the gradient of a concatenation: columns of a wider tensor.
+    left, right = torch.randn(9, 20)[:, :p], torch.randn(9, 20)[:, :q]
+    seen = []
+    product = graph_free.linear
+
+    def linear(x, weight):
+        seen.append((len(x), weight.t().is_contiguous()))
+        return product(x, weight)
+
+    monkeypatch.setattr(graph_free, 'linear', linear)
+    torch.testing.assert_close(
+        graph_free.over_rows(left, right), left.t() @ right
+    )
+    assert seen == [(min(p, q), True)]

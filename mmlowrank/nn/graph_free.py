@@ -47,11 +47,13 @@ def over_rows(left: Tensor, right: Tensor) -> Tensor:
     """Return ``left^T right`` without a graph: (n, p), (n, q) -> (p, q).
 
     oneDNN copies its first factor to turn it, and is up to four times slower
-    where that is the wider one.
+    where that is the wider one. A second factor that is cut out of a wider
+    tensor, as gradients of a concatenation are, costs it a hundred times more
+    than a copy.
     """
     if left.shape[1] <= right.shape[1]:
-        return linear(left.t(), right.t())
-    return linear(right.t(), left.t()).t()
+        return linear(left.t(), right.contiguous().t())
+    return linear(right.t(), left.contiguous().t()).t()
 
 
 @dataclass(frozen=True)
