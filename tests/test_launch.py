@@ -1,4 +1,4 @@
-"""What the tools say when something is wrong, before anything is built."""
+"""What the tools do and refuse before anything is built."""
 
 import argparse
 import json

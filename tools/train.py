@@ -59,8 +59,7 @@ def main() -> None:
     if resume_from:
         cfg.resume, cfg.load_from = True, resume_from
     runner = launch.start(cfg)
-    if resume_from:
-        runner.register_hook(LastValidationHook())
+    runner.register_hook(LastValidationHook())
     launch.check_not_empty(runner)
     runner.train()
     launch.leave_process_group()

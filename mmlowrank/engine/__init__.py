@@ -3,7 +3,7 @@
 from .ddp import TunerDistributedDataParallel
 from .freeze_audit import FreezeAuditHook
 from .last_validation import LastValidationHook
-from .logger_hook import MasterLoggerHook
+from .master_logger import MasterLoggerHook
 from .optim_constructor import TunerOptimWrapperConstructor
 from .schedulers import TimmCosineLR
 
