@@ -55,8 +55,12 @@ def build_vit(tuner_type: str, **kwargs) -> nn.Module:
     tuner_type = tuner_type.removeprefix('mmlowrank.Swin')
     plain = tuner_type == 'SwinTransformer'
     known = {} if plain else signature(TUNERS.get(tuner_type)).parameters
-    tuner = {k: v for k, v in kwargs.items() if k in known}
-    stock = {k: v for k, v in kwargs.items() if k not in known}
+    tuner = {
+        k: v
+        for k, v in kwargs.items()
+        if k in {*known, 'stochastic_trunk', 'memory'}
+    }
+    stock = {k: v for k, v in kwargs.items() if k not in tuner}
     cfg = dict(VIT_ARGS, type='VisionTransformer') | stock
     if not plain:
         cfg = dict(

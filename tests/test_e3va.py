@@ -224,7 +224,6 @@ def test_stochastic_depth_drops_the_same_branches(framework):
         rank=4,
         drop_path_rate=0.5,
         stochastic_trunk=True,
-        trunk='stock',
     )
     torch.manual_seed(0)
     stock = build(framework, 'SwinTransformer', drop_path_rate=0.5)

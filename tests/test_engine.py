@@ -9,9 +9,10 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
-from swins import build, images
+from swins import build, images, stir
 from torch import nn
 
+from mmlowrank.analysis.measuring import saved_for_backward
 from mmlowrank.engine import FreezeAuditHook, LastValidationHook
 from mmlowrank.engine.freeze_audit import audit_table
 from mmlowrank.tuners import freeze_matching
@@ -167,6 +168,16 @@ def runner_of(model, **cfg):
     )
 
 
+def heard(name):
+    """Return the list that what mmengine logs from now on is put in."""
+    logger = MMLogger.get_instance(name, logger_name=name)
+    messages = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger.addHandler(handler)
+    return messages
+
+
 def step(runner, loss):
     runner.optim_wrapper.update_params(loss)
 
@@ -192,12 +203,38 @@ def test_audit_names_what_got_no_gradient():
         hook.after_train_iter(runner, 0)
 
 
-def test_audit_refuses_reentrant_checkpointing_over_a_tuner():
-    runner = runner_of(Model(rank=4), activation_checkpointing=['backbone'])
-    with pytest.raises(RuntimeError, match='re-entrant'):
-        FreezeAuditHook().before_run(runner)
-    runner.cfg.activation_checkpointing = ['neck']
+@pytest.mark.parametrize(
+    'paths', ['backbone', ['neck', 'backbone.stages.2', 'head']]
+)
+def test_checkpointing_of_the_config_is_taken_over(paths):
+    """mmengine would do it in the re-entrant way, after this hook."""
+    plain, model = Model(rank=4), Model(rank=4)
+    model.load_state_dict(plain.state_dict())
+    stir(plain.backbone), stir(model.backbone)
+    runner = runner_of(model, activation_checkpointing=paths)
     FreezeAuditHook().before_run(runner)
+    assert 'activation_checkpointing' not in runner.cfg
+    kept = []
+    for one in (plain, model):
+        with saved_for_backward(one) as saved:
+            one(images()).square().sum().backward()
+        kept.append(sum(saved.values()))
+    assert kept[1] < kept[0]
+    for name, parameter in plain.named_parameters():
+        grad = model.get_parameter(name).grad
+        if parameter.requires_grad:
+            torch.testing.assert_close(grad, parameter.grad, msg=name)
+        else:
+            assert grad is None
+
+
+def test_checkpointing_leaves_a_trunk_alone_that_keeps_nothing():
+    model = Model('mmlowrank.SwinE3VA', rank=4)
+    runner = runner_of(model, activation_checkpointing='backbone.stages.1')
+    messages = heard('alone')
+    FreezeAuditHook().before_run(runner)
+    assert 'E3VA keeps nothing of its trunk' in messages[0]
+    assert 'forward' not in vars(model.backbone.stages[1])
 
 
 def test_audit_table_counts():
@@ -223,18 +260,10 @@ def test_audit_table_counts():
 
 
 def test_summary_is_one_line():
-    logger = MMLogger.get_instance('one_line', logger_name='one_line')
-    records = []
-    logger.addHandler(
-        type(
-            'Keep',
-            (logging.Handler,),
-            {'emit': lambda self, record: records.append(record)},
-        )()
-    )
+    messages = heard('one_line')
     construct(Model(rank=4))
-    (record,) = [r for r in records if r.levelno >= logging.INFO]
-    assert record.getMessage().startswith('Training ')
+    (message,) = messages
+    assert message.startswith('Training ')
 
 
 def test_statistics_of_a_frozen_neck_do_not_move():

@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from mmlowrank.nn import attention, functional, graph_free
+from mmlowrank.nn import attention, functional
 
 DOUBLE = torch.float64
 
@@ -43,14 +42,7 @@ def bottleneck_inputs(dtype=DOUBLE, dropout=0.0):
     return [draw(*shape, dtype=dtype) for shape in shapes], (keep, dropout)
 
 
-def dense_inputs(dtype=DOUBLE, bias=True):
-    shapes = [(2, 3, 5), (4, 5), (4,)][: 2 + bias]
-    return [draw(*shape, dtype=dtype) for shape in shapes], ()
-
-
 FUNCTIONS = {
-    'dense': dense_inputs,
-    'dense, no bias': lambda dtype=DOUBLE: dense_inputs(dtype, bias=False),
     'low_rank_code': code_inputs,
     'window_attention': attention_inputs,
     'window_attention, no mask': lambda dtype=DOUBLE: attention_inputs(
@@ -68,7 +60,7 @@ every = pytest.mark.parametrize('name', FUNCTIONS)
 def pair(name):
     name = name.split(',')[0]
     module = attention if name == 'window_attention' else functional
-    return getattr(module, name), getattr(module, f'{name}_plain', F.linear)
+    return getattr(module, name), getattr(module, f'{name}_plain')
 
 
 @every
@@ -176,9 +168,7 @@ def saved_floats(function, inputs, rest):
     return sum(n for place, n in saved.items() if place not in own)
 
 
-@pytest.mark.parametrize(
-    'name', ['dense', 'low_rank_code', 'norm_mlp', 'bottleneck']
-)
+@pytest.mark.parametrize('name', ['low_rank_code', 'norm_mlp', 'bottleneck'])
 def test_autocast_keeps_no_copies_of_weights(name):
     (x, *weights), rest = FUNCTIONS[name](torch.float32)
     function, plain = pair(name)
@@ -200,22 +190,7 @@ def test_autocast_keeps_no_copies_of_weights(name):
     assert error <= 0.1 * second[1].abs().max() + 1e-2
 
 
-def test_dense_can_be_changed_in_place():
-    for dtype in (torch.float32, DOUBLE, torch.bfloat16):
-        inputs, _ = dense_inputs(dtype)
-        functional.dense(*inputs).relu_().sum().backward()
-        grad, inputs[0].grad = inputs[0].grad, None
-        F.linear(*inputs).relu().sum().backward()
-        # bfloat16 keeps 8 bits.
-        torch.testing.assert_close(grad, inputs[0].grad, rtol=2e-2, atol=2e-2)
-
-
 def test_what_is_kept():
-    (x, weight, bias), _ = dense_inputs()
-    kept = saved_floats(functional.dense, [x, weight, bias], ())
-    assert kept == x.numel()
-    frozen = [x, weight.detach(), bias.detach()]
-    assert saved_floats(functional.dense, frozen, ()) == 0
     (x, *others), rest = code_inputs()
     kept = saved_floats(functional.low_rank_code, [x, *others], rest)
     assert kept == x.numel() + 2 * 3 * 3  # x, and x a of rank 3
@@ -232,22 +207,3 @@ def test_what_is_kept():
     (x, *others), rest = bottleneck_inputs(dropout=0.25)
     kept = saved_floats(functional.bottleneck, [x, *others], rest)
     assert kept == x.numel() + 2 * 3 * 4  # and a byte a hidden number
-
-
-@pytest.mark.parametrize(('p', 'q'), [(4, 4), (4, 6), (6, 4)])
-def test_products_over_rows_get_whole_factors(p, q, monkeypatch):
-    torch.manual_seed(0)
-    # As the gradient of a concatenation: columns of a wider tensor.
-    left, right = torch.randn(9, 20)[:, :p], torch.randn(9, 20)[:, :q]
-    seen = []
-    product = graph_free.linear
-
-    def linear(x, weight):
-        seen.append((len(x), weight.t().is_contiguous()))
-        return product(x, weight)
-
-    monkeypatch.setattr(graph_free, 'linear', linear)
-    torch.testing.assert_close(
-        graph_free.over_rows(left, right), left.t() @ right
-    )
-    assert seen == [(min(p, q), True)]

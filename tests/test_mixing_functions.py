@@ -1,9 +1,11 @@
 """Mixing: hand-written backward passes against their plain twins."""
 
+import io
 import itertools
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from mmlowrank.nn.mixing import adaptive_mixing, adaptive_mixing_plain
 from mmlowrank.nn.mixing_matrices import (
@@ -96,7 +98,7 @@ def both(name, dtype=DOUBLE):
 @every
 def test_gradcheck(name):
     function, _, inputs = both(name)
-    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs, check_forward_ad=True)
 
 
 @every
@@ -184,6 +186,85 @@ def test_only_inputs_are_kept(name):
     assert saved_numbers(function, inputs) <= sum(t.numel() for t in inputs)
     if name.startswith('mixing'):
         assert saved_numbers(plain, inputs) > sum(t.numel() for t in inputs)
+
+
+@every
+def test_inference_is_the_forward_pass_of_training(name):
+    function, _, inputs = both(name)
+    trained = function(*inputs)
+    with torch.no_grad():
+        inferred = function(*inputs)
+    frozen = function(*(t.detach() for t in inputs))
+    for one, *others in zip(trained, inferred, frozen, strict=True):
+        assert all(torch.equal(one, other) for other in others)
+        assert not any(other.requires_grad for other in others)
+
+
+@torch.no_grad()
+def test_forward_mode_without_gradients_equals_the_twin():
+    for name in FUNCTIONS:
+        function, plain, inputs = both(name)
+        with forward_ad.dual_level():
+            duals = [
+                forward_ad.make_dual(t, torch.randn_like(t)) for t in inputs
+            ]
+            for pair in zip(function(*duals), plain(*duals), strict=True):
+                close(*map(forward_ad.unpack_dual, pair))
+
+
+@every
+@pytest.mark.parametrize('grad', [True, False])
+def test_a_trace_can_be_saved(name, grad):
+    function, _, inputs = both(name)
+    file = io.BytesIO()
+    with torch.set_grad_enabled(grad):
+        torch.jit.save(torch.jit.trace(function, inputs), file)
+        file.seek(0)
+        traced = torch.jit.load(file)
+        # Of other inputs, so that nothing has become a constant.
+        inputs = [t.detach().flip(0).requires_grad_() for t in inputs]
+        close(traced(*inputs), function(*inputs))
+
+
+@every
+def test_transforms_equal_those_of_the_twin(name):
+    function, plain, inputs = both(name)
+    inputs = tuple(t.detach() for t in inputs)
+    tangents = tuple(map(torch.randn_like, inputs))
+    pairs = [torch.stack(pair) for pair in zip(inputs, tangents, strict=True)]
+
+    def of(which):
+        def total(*given):
+            return sum(out.sin().sum() for out in which(*given))
+
+        every = tuple(range(len(inputs)))
+        return (
+            *torch.func.jvp(which, inputs, tangents),
+            torch.func.grad(total, every)(*inputs),
+            torch.func.vmap(which)(*pairs),
+            torch.func.vmap(torch.func.grad(total, every))(*pairs),
+        )
+
+    close(of(function), of(plain))
+
+
+@every
+def test_compiled_equals_eager(name):
+    function, _, inputs = both(name)
+    trained = [t for t in inputs if t.requires_grad]
+    torch.compiler.reset()
+    compiled = torch.compile(function, backend='aot_eager', fullgraph=True)
+    results = []
+    for which in (compiled, function):
+        outs = which(*inputs)
+        total = sum(out.sin().sum() for out in outs)
+        results.append([*outs, *torch.autograd.grad(total, trained)])
+    close(*results)
+
+
+def close(one, other):
+    """Check that they are equal but for the order of float64 sums."""
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
 def test_shared_tensors_are_cast_once():

@@ -100,7 +100,6 @@ def method_table() -> dict[str, tuple[dict, Callable | None]]:
     return {
         'FULL': (dict(type='Full'), None),
         'FIXED': (dict(type='Fixed'), None),
-        'FIXED, stock trunk': (dict(type='Fixed', trunk='stock'), None),
         'BitFit': (dict(type='BitFit'), None),
         'NormTuning': (dict(type='NormTuning'), None),
         'Partial-1': (dict(type='Partial'), None),
@@ -118,8 +117,7 @@ def method_table() -> dict[str, tuple[dict, Callable | None]]:
         'E3VA': (dict(type='E3VA', rank=8), None),
         'E3VA+': (dict(type='E3VA', rank=16), None),
         'E3VA++': (dict(type='E3VA', rank=32), None),
-        'E3VA, stock trunk': (dict(type='E3VA', trunk='stock'), None),
-        'E3VA, W formed': (dict(type='E3VA', trunk='stock'), form_weights),
+        'E3VA, W formed': (dict(type='E3VA', memory='stock'), form_weights),
     }
 
 

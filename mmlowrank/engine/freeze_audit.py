@@ -1,4 +1,4 @@
-"""A hook that shows what trains, and proves it after the first step."""
+"""A hook that shows what trains, and proves it around the first step."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ..registry import HOOKS
-from ..tuners import CHILD, tuners_of
+from ..tuners import CHILD, checkpoint_parts, tuners_of
+from ..tuners.roles import keeps_statistics
 
 
 @HOOKS.register_module()
@@ -18,10 +19,13 @@ class FreezeAuditHook(Hook):
     and layers whose running statistics move. A row for each part of the
     model; a tuned backbone has one for its stock part and one for its tuner.
 
+    The ``activation_checkpointing`` of the config is taken over: mmengine's
+    own is the re-entrant kind, which drops the gradients of a tuner.
+
     Raises (in training):
         RuntimeError: After the first iteration, naming trainable parameters
-            that got no gradient; before it, if mmengine's
-            ``activation_checkpointing`` is combined with a tuner.
+            that got no gradient; before it, if a checkpoint left a frozen
+            weight at its random start.
     """
 
     priority = 'VERY_LOW'
@@ -31,21 +35,18 @@ class FreezeAuditHook(Hook):
         self._handles: list[Any] = []
 
     def before_run(self, runner: Any) -> None:
-        """Refuse re-entrant activation checkpointing over a tuner."""
-        model = _unwrap(runner.model)
-        targets = runner.cfg.get('activation_checkpointing', None) or []
-        for path in [targets] if isinstance(targets, str) else targets:
-            if tuners_of(model.get_submodule(path)):
-                raise RuntimeError(
-                    f"activation_checkpointing of '{path}' would drop the "
-                    "gradients of its tuner: mmengine's is the re-entrant "
-                    'kind, which needs an input that requires a gradient, '
-                    'and a frozen stem gives none. Remove it from the config'
-                )
+        """Checkpoint activations without re-entry where the config asks."""
+        paths = runner.cfg.pop('activation_checkpointing', None) or []
+        paths = [paths] if isinstance(paths, str) else paths
+        checkpoint_parts(_unwrap(runner.model), paths)
 
     def before_train(self, runner: Any) -> None:
-        """Print the table, watch the first gradients."""
+        """Check the weights, print the table, watch the first gradients."""
         model = _unwrap(runner.model)
+        for tuner in tuners_of(model).values():
+            tuner.check_weights()
+        # As the loop does next: what moves in eval mode says nothing.
+        runner.model.train()
         optimized = {
             id(parameter)
             for group in runner.optim_wrapper.param_groups
@@ -130,10 +131,7 @@ def _counts(
         sum(p.numel() for p in parameters.values() if p.requires_grad),
         sum(p.numel() for p in parameters.values() if not p.requires_grad),
         sum(p.numel() for i, p in parameters.items() if i in optimized),
-        sum(
-            m.training and getattr(m, 'running_mean', None) is not None
-            for m in modules
-        ),
+        sum(m.training and keeps_statistics(m) for m in modules),
     ]
 
 

@@ -4,21 +4,10 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
-from torch.nn import GroupNorm, LayerNorm
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
-from ..tuners import freeze_matching, tuners_of
+from ..tuners import freeze_matching, parameter_roles, tuners_of
 
-_NORMS = (_BatchNorm, _InstanceNorm, GroupNorm, LayerNorm)
-# Position encodings are not weights of a product; no published recipe of
-# the Swin family decays them. The names are those of OpenMMLab's backbones.
-_POSITIONS = {
-    'relative_position_bias_table',
-    'absolute_pos_embed',
-    'pos_embed',
-}
 _KNOWN = {
     'norm_decay_mult',
     'bias_decay_mult',
@@ -40,10 +29,10 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             paramwise_cfg=dict(                               # optional
                 custom_keys={'backbone': dict(lr_mult=0.5)}))
 
-    Parameters with the same options share one group. Norms, biases (every
-    other tensor of one dimension, and what a module lists in ``undecayed``)
-    and position encodings do not decay, unless ``paramwise_cfg`` sets
-    ``norm_decay_mult``, ``bias_decay_mult`` or ``position_decay_mult``. Of
+    Parameters with the same options share one group. Norms, biases and
+    position encodings, as :func:`mmlowrank.tuners.parameter_roles` tells
+    them, do not decay, unless ``paramwise_cfg`` sets ``norm_decay_mult``,
+    ``bias_decay_mult`` or ``position_decay_mult``. Of
     the ``custom_keys`` that a name contains, the longest counts, as in
     mmengine; it changes what it names (``lr_mult``, ``decay_mult``, or any
     option of a group) and leaves the rest.
@@ -114,47 +103,22 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self, params: list[dict], module: nn.Module, **kwargs: object
     ) -> None:
         """Append groups with equal options to ``params``."""
-        norms = {
-            id(p)
-            for m in module.modules()
-            if isinstance(m, _NORMS)
-            for p in m.parameters(recurse=False)
-        }
-        biases = {
-            id(getattr(m, name))
-            for m in module.modules()
-            for name in getattr(m, 'undecayed', ())
-        }
+        roles = parameter_roles(module)
         groups: dict[tuple, dict] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            options = self._options(
-                name,
-                parameter,
-                is_norm=id(parameter) in norms,
-                is_bias=parameter.ndim == 1 or id(parameter) in biases,
-            )
+            options = self._options(name, roles[id(parameter)])
             key = tuple(sorted(options.items()))
             group = groups.setdefault(key, dict(params=[], **options))
             group['params'].append(parameter)
         params.extend(groups.values())
 
-    def _options(
-        self,
-        name: str,
-        parameter: nn.Parameter,
-        is_norm: bool,
-        is_bias: bool,
-    ) -> dict:
+    def _options(self, name: str, role: str) -> dict:
         """Return the group options of one parameter."""
         decay_mult = 1.0
-        if is_norm:
-            decay_mult = self.paramwise_cfg.get('norm_decay_mult', 0.0)
-        elif name.rpartition('.')[2] in _POSITIONS:
-            decay_mult = self.paramwise_cfg.get('position_decay_mult', 0.0)
-        elif is_bias:
-            decay_mult = self.paramwise_cfg.get('bias_decay_mult', 0.0)
+        if role != 'weight':
+            decay_mult = self.paramwise_cfg.get(f'{role}_decay_mult', 0.0)
         custom_keys = self.paramwise_cfg['custom_keys']
         matching = sorted(key for key in custom_keys if key in name)
         custom = dict(custom_keys[max(matching, key=len)]) if matching else {}

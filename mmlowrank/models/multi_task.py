@@ -91,12 +91,10 @@ class MultiTaskE3VA(nn.Module):
             ``convert_weights`` works in every framework.
         tasks: Name -> arguments of :class:`E3VA`, and optionally
             ``checkpoint``, a file of the detector or segmentor that was
-            trained with them. ``stochastic_trunk`` is refused, and all
-            tasks must agree on ``trunk``.
+            trained with them. ``stochastic_trunk`` is refused.
 
     Raises:
-        ValueError: If there is no task, they disagree on the trunk, or one
-            wants a stochastic trunk.
+        ValueError: If there is no task, or one wants a stochastic trunk.
     """
 
     def __init__(self, backbone: dict, tasks: dict[str, dict]) -> None:
@@ -111,21 +109,14 @@ class MultiTaskE3VA(nn.Module):
         for name, options in tasks.items():
             options = dict(options)
             checkpoints[name] = options.pop('checkpoint', None)
-            tuners[name] = E3VA(**options)
-            if tuners[name].stochastic_trunk:
+            if options.pop('stochastic_trunk', False):
                 raise ValueError(
                     f"task '{name}' has stochastic_trunk=True, but the tasks "
                     'share one trunk, which stays in eval mode: leave '
                     'stochastic_trunk out'
                 )
-        kinds = {tuner.trunk for tuner in tuners.values()}
-        if len(kinds) > 1:
-            raise ValueError(
-                'the tasks share one trunk, so they must agree on '
-                f'trunk={" or trunk=".join(map(repr, sorted(kinds)))}'
-            )
-        frozen = _SharedTrunk(trunk=kinds.pop())
-        self.trunk = frozen.attach(build_stock(backbone))
+            tuners[name] = E3VA(**options)
+        self.trunk = _SharedTrunk().attach(build_stock(backbone))
         self.tasks = nn.ModuleDict(
             {name: _Task(tuner, self.trunk) for name, tuner in tuners.items()}
         )

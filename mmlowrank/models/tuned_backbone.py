@@ -15,7 +15,7 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from ..checkpoint import microsoft_swin
+from ..checkpoint import swin
 from ..registry import MODELS, TUNERS
 
 
@@ -23,43 +23,71 @@ from ..registry import MODELS, TUNERS
 def TunedBackbone(
     backbone: dict,
     tuner: dict,
-    init_cfg: dict | None = None,
+    stochastic_trunk: bool = False,
+    memory: str = 'lean',
+    init_cfg: dict | list[dict] | None = None,
+    pretrained: str | None = None,
     convert_weights: bool = False,
 ) -> nn.Module:
     """Build a stock backbone and attach a tuner to it.
 
     The general form: any backbone, any tuner that knows its anatomy
-    (``Full`` and ``Fixed`` know every one).
+    (``Full``, ``Fixed``, ``BitFit`` and ``NormTuning`` know every one).
 
     Args:
         backbone: Config of a backbone. Its type is looked up in the scope
             that is building: ``SwinTransformer`` is mmdet's inside mmdet.
-        tuner: Config of a tuner, e.g. ``dict(type='LoRand', rank=8)``.
+        tuner: Config of a tuner, e.g. ``dict(type='LoRand', rank=8)``. The
+            next two may also stand in it.
+        stochastic_trunk: Keep dropout and stochastic depth of the frozen
+            trunk active in training. Off by default: frozen parts compute
+            the same function in training and in evaluation.
+        memory: ``'lean'`` rebuilds intermediate results of frozen blocks in
+            the backward pass, ``'stock'`` keeps them.
         init_cfg: Set here or in ``backbone``; means the same.
+        pretrained: A checkpoint; short for an ``init_cfg`` of type
+            ``'Pretrained'``. mmdet's and mmseg's ``pretrained`` of a whole
+            model arrives here.
         convert_weights: The checkpoint comes from the Microsoft Swin
             repository. Works in all three frameworks.
 
     Raises:
         KeyError: If the backbone or the tuner is unknown.
         TypeError: If the tuner does not know the backbone's anatomy.
+        ValueError: If ``memory`` is unknown, or weights are named twice.
     """
-    backbone = dict(backbone)
+    backbone, tuner = dict(backbone), dict(tuner)
+    trunk = dict(stochastic_trunk=stochastic_trunk, memory=memory)
+    trunk.update({key: tuner.pop(key) for key in [*trunk] if key in tuner})
     if init_cfg is not None:
         backbone['init_cfg'] = init_cfg
+    pretrained = backbone.pop('pretrained', None) or pretrained
+    if pretrained is not None:
+        if backbone.get('init_cfg') is not None:
+            raise ValueError(
+                f"pretrained='{pretrained}' and init_cfg name weights twice: "
+                'remove one of them'
+            )
+        backbone['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained)
     if convert_weights:
         backbone['convert_weights'] = True
-    return _build_tuner(dict(tuner)).attach(build_stock(backbone))
+    return _build_tuner(tuner).attach(build_stock(backbone), **trunk)
 
 
 def build_stock(backbone: dict) -> nn.Module:
     """Build a stock backbone in the scope that is building.
 
     Args:
-        backbone: Its config; ``convert_weights`` works in every framework.
+        backbone: Its config. A Swin's checkpoint may have the layout of
+            OpenMMLab, Microsoft or timm; ``convert_weights`` is accepted
+            and means nothing.
     """
-    # A ConfigDict even where Python code passed a dict: mmdet's Swin reads
+    # A ConfigDict even where Python code passed a dict: stock backbones read
     # ``init_cfg.checkpoint``.
-    return ROOT_MODELS.build(ConfigDict(_prepared(dict(backbone))))
+    stock = ROOT_MODELS.build(ConfigDict(_prepared(dict(backbone))))
+    if swin.is_swin(type(stock)):
+        swin.prepare(stock)
+    return stock
 
 
 def stock_config(backbone: dict) -> dict:
@@ -77,7 +105,7 @@ def stock_config(backbone: dict) -> dict:
     if kind == 'TunedBackbone':
         stock = dict(backbone['backbone'])
     elif kind in _NAMED_FORMS:
-        _, stock = _split(backbone, _NAMED_FORMS[kind])
+        _, _, stock = _split(backbone, _NAMED_FORMS[kind])
         stock['type'] = 'SwinTransformer'
     else:
         raise ValueError(
@@ -85,15 +113,17 @@ def stock_config(backbone: dict) -> dict:
             'backbone inside. Known: TunedBackbone, '
             + ', '.join(sorted(_NAMED_FORMS))
         )
-    for key in ('init_cfg', 'convert_weights'):
+    for key in ('init_cfg', 'pretrained', 'convert_weights'):
         stock.pop(key, None)
     return stock
 
 
 def _prepared(backbone: dict) -> dict:
-    """Route ``convert_weights`` to where this framework can take it."""
-    with ROOT_MODELS.switch_scope_and_registry(None) as registry:
-        stock_class = registry.get(backbone['type'])
+    """Take out ``convert_weights`` of a Swin, which reads any layout."""
+    stock_class = backbone['type']
+    if isinstance(stock_class, str):
+        with ROOT_MODELS.switch_scope_and_registry(None) as registry:
+            stock_class = registry.get(stock_class)
     if stock_class is None and DefaultScope.get_current_instance() is None:
         raise KeyError(
             f"'{backbone['type']}' is not a backbone of mmengine, and no "
@@ -101,12 +131,10 @@ def _prepared(backbone: dict) -> dict:
             "default_scope='mmdet' (or 'mmseg', 'mmpretrain') in the config, "
             'or call mmengine.registry.init_default_scope first'
         )
-    if stock_class is None:
-        return backbone  # mmengine's own error names the registry it searched
-    if 'convert_weights' in inspect.signature(stock_class).parameters:
-        return backbone
-    if backbone.pop('convert_weights', False) and backbone.get('init_cfg'):
-        backbone['init_cfg'] = microsoft_swin.converting(backbone['init_cfg'])
+    # A class that is not found is left to mmengine, whose error names the
+    # registry it searched.
+    if swin.is_swin(stock_class):
+        backbone.pop('convert_weights', None)
     return backbone
 
 
@@ -123,12 +151,18 @@ def _arguments(tuner_type: str) -> set[str]:
     return set(inspect.signature(TUNERS.get(tuner_type)).parameters)
 
 
-def _split(kwargs: dict, tuner_type: str) -> tuple[dict, dict]:
-    """Return the arguments of the tuner and those of the stock backbone."""
+# What describes the trunk and its weights, whatever the method.
+_GENERAL = set(inspect.signature(TunedBackbone).parameters)
+
+
+def _split(kwargs: dict, tuner_type: str) -> tuple[dict, dict, dict]:
+    """Return the arguments of tuner, :func:`TunedBackbone` and backbone."""
+    tuner, general, stock = {}, {}, {}
     known = _arguments(tuner_type)
-    tuner = {k: v for k, v in kwargs.items() if k in known}
-    stock = {k: v for k, v in kwargs.items() if k not in known}
-    return tuner, stock
+    for key, value in kwargs.items():
+        part = tuner if key in known else general
+        (part if key in known | _GENERAL else stock)[key] = value
+    return tuner, general, stock
 
 
 # Name of a named form -> type of its tuner.
@@ -145,10 +179,11 @@ def _named_form(name: str, tuner_type: str) -> Callable[..., nn.Module]:
     tuner_args = _arguments(tuner_type)
 
     def build(**kwargs: Any) -> nn.Module:
-        tuner, stock = _split(kwargs, tuner_type)
+        tuner, general, stock = _split(kwargs, tuner_type)
         return TunedBackbone(
             backbone=dict(type='SwinTransformer', **stock),
             tuner=dict(type=tuner_type, **tuner),
+            **general,
         )
 
     build.__name__ = build.__qualname__ = name
@@ -156,8 +191,8 @@ def _named_form(name: str, tuner_type: str) -> Callable[..., nn.Module]:
         f'Build the stock SwinTransformer of the building framework with '
         f'the tuner :class:`{tuner_type}`.\n\n'
         f'Takes the arguments of the tuner '
-        f'({", ".join(sorted(tuner_args)) or "none"}) and of the stock Swin, '
-        'and ``convert_weights=True`` in every framework.'
+        f'({", ".join(sorted(tuner_args)) or "none"}), of the stock Swin, '
+        'and the others of :func:`TunedBackbone`.'
     )
     return MODELS.register_module(name=name, module=build)
 

@@ -5,13 +5,14 @@ output projection of its own. LORS (CVPR 2024) replaces either by one module
 that serves all stages; see :mod:`.lors`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .autograd import no_autocast
+from .autograd import no_autocast, traced
 from .lors import LORSAdaptive, LORSStatic, start_alike
 from .mixing import adaptive_mixing
 from .mixing_matrices import CastOnce, MixingSizes, generate_mixing
@@ -68,11 +69,11 @@ class AdaptiveMixing(nn.Module):
         output: Projects what is mixed: ``StackedOutputs`` or ``LORSStatic``.
         num_stages: Number of stages.
         merge_at_eval: Fold what LORS adds into plain linear layers at the
-            first forward pass after ``eval()`` that needs no gradient. Costs
-            the memory of the plain weights and saves the low-rank products.
-            Dropped by ``train()``, and made anew when a parameter was changed
-            in place or moved. Writing to a parameter's ``.data`` goes unseen
-            until then.
+            first forward pass after ``eval()`` that needs no gradient and
+            that nothing traces. Costs the memory of the plain weights and
+            saves the low-rank products. Dropped by every ``train()`` and
+            ``eval()``, and made anew when a parameter was changed in place or
+            moved. Writing to a parameter's ``.data`` goes unseen until then.
         with_cp: Keep no mixing matrices for the backward pass; make them
             again there.
     """
@@ -106,15 +107,12 @@ class AdaptiveMixing(nn.Module):
         Returns:
             (queries, embed_dims), to be added to the query.
         """
-        grad = torch.is_grad_enabled()
-        if self.merge_at_eval and self.is_lors and not (self.training or grad):
+        merge = self.merge_at_eval and self.is_lors and not self.training
+        # What is made while tracing belongs to the trace and cannot be kept.
+        if merge and not (torch.is_grad_enabled() or traced()):
             return self._merged_once()._mix(x, query, stage, cast)
-        if self.with_cp and grad:
-            return checkpoint(
-                *(self._mix, x, query, stage, cast),
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
+        if self.with_cp:
+            return made_again(self._mix, x, query, stage, cast)
         return self._mix(x, query, stage, cast)
 
     def _mix(
@@ -146,12 +144,13 @@ class AdaptiveMixing(nn.Module):
                 generator = StackedGenerators(linears, generator.sizes)
             if isinstance(output, LORSStatic):
                 output = StackedOutputs(_linears(output, self.num_stages))
-        return AdaptiveMixing(generator, output, self.num_stages).eval()
+        merged = AdaptiveMixing(generator, output, self.num_stages)
+        return merged.train(self.training)
 
     def _merged_once(self) -> 'AdaptiveMixing':
         # In-place changes, such as loading, count up a parameter's version;
-        # moving to another device replaces its storage. Parameters made in
-        # inference mode have no version.
+        # a new ``.data`` has another storage. Parameters made in inference
+        # mode have no version.
         state = [
             (0 if p.is_inference() else p._version, p.data_ptr())
             for p in self.parameters()
@@ -161,17 +160,35 @@ class AdaptiveMixing(nn.Module):
         return self._merged[1]
 
     def train(self, mode: bool = True) -> 'AdaptiveMixing':
-        """Set the mode; drop the merged weights unless it stays ``eval()``.
+        """Set the mode and drop the merged weights.
 
-        Between the modes an averaged model may write its weights where they
-        are not seen to change (mmengine's EMAHook).
+        Before it, weights may have been written where they are not seen to
+        change: an averaged model's are (mmengine's EMAHook).
         """
-        if mode or self.training:
-            self._merged = None
+        self._merged = None
         return super().train(mode)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> 'AdaptiveMixing':
+        # Its memory shall not stay where the parameters have left.
+        self._merged = None
+        return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict:
         return dict(self.__dict__, _merged=None)
+
+
+def made_again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    """Call a function that keeps its inputs only, where gradients are wanted.
+
+    It runs again in the backward pass and must draw nothing at random. A
+    compiler knows of that; a trace gets the operations as they are.
+    """
+    recorded = traced() and not torch.compiler.is_compiling()
+    if recorded or not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(
+        *(function, *inputs), use_reentrant=False, preserve_rng_state=False
+    )
 
 
 def build_mixing(

@@ -15,6 +15,8 @@ ViT-B on VTAB-1k (0.13 M) and Swin-B (0.27 M) come out. c_l starts at zero
 here, so that the adapters start as the identity.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ class ARC(nn.Module):
         ValueError: If ``mid_channels`` is below one.
     """
 
-    undecayed = ('bias',)
+    parameter_roles: ClassVar = {'bias': 'bias'}
 
     def __init__(
         self, embed_dims: int, layers: int, mid_channels: int = 50

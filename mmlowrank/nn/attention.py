@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .autograd import autocast, through_twin
+from .autograd import autocast, by_hand, through_twin
 
 
 def window_attention_plain(
@@ -40,8 +40,10 @@ def window_attention(
     Returns:
         (windows, tokens, width) in the type of ``qkv``.
     """
-    (qkv,) = autocast(qkv)
-    return _WindowAttention.apply(qkv, bias, mask, heads, scale)
+    inputs = (*autocast(qkv), bias, mask, heads, scale)
+    if by_hand(*inputs):
+        return _WindowAttention.apply(*inputs)
+    return window_attention_plain(*inputs)
 
 
 class _WindowAttention(torch.autograd.Function):

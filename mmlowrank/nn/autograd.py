@@ -6,9 +6,45 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # The device that models are counted on; it knows no autocast.
 _COUNTED_ON = 'meta'
+
+
+def traced() -> bool:
+    """Whether something records the operations that run.
+
+    A trace, an export, a compiler or a transform of ``torch.func`` shall see
+    elementary operations: what is behind an ``autograd.Function`` cannot be
+    saved, exported or transformed.
+    """
+    compiler = torch.compiler
+    # PyTorch 2.4 says of an export that it is compiling.
+    exporting = getattr(compiler, 'is_exporting', compiler.is_compiling)
+    return (
+        compiler.is_compiling()
+        or exporting()
+        or torch.jit.is_tracing()
+        # There is no public question for it; autograd.Function asks this one.
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def by_hand(*inputs: Any) -> bool:
+    """Whether a hand-written backward pass serves a function of ``inputs``.
+
+    Otherwise its plain twin does: where no gradient is recorded, where
+    something else than autograd looks on, and in forward-mode
+    differentiation.
+    """
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    return (
+        not traced()
+        and torch.is_grad_enabled()
+        and any(tensor.requires_grad for tensor in tensors)
+        and all(forward_ad.unpack_dual(t).tangent is None for t in tensors)
+    )
 
 
 def autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -61,7 +97,9 @@ def through_twin(
         if need
     ]
     grads = iter(
-        torch.autograd.grad(twin(*inputs), needed, grad, create_graph=True)
+        torch.autograd.grad(
+            twin(*inputs), needed, grad, create_graph=True, allow_unused=True
+        )
     )
     return tuple(
         next(grads) if need else None for need in ctx.needs_input_grad

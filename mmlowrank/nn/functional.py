@@ -5,8 +5,10 @@ the hidden vector and its GELU are as wide as the bottleneck but follow from
 a few numbers, so they are rebuilt in the backward pass.
 
 Each function here has a plain twin (``*_plain``), the same formula in
-elementary operations. It is the oracle of the tests, and computes the graph
-where a backward pass is itself differentiated.
+elementary operations. It is the oracle of the tests, computes the graph
+where a backward pass is itself differentiated, and takes the function's
+place where no gradient is recorded or something else than autograd looks on;
+see :func:`.autograd.by_hand`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,15 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, cast_to, product_type, through_twin
-from .graph_free import linear, over_rows
+from .autograd import autocast, by_hand, cast_to, product_type, through_twin
 
 
 def low_rank_code_plain(
     x: Tensor, a: Tensor, b: Tensor, bias: Tensor, c: Tensor
 ) -> Tensor:
     """Return ``GELU(x a b + bias) c``; see :func:`low_rank_code`."""
-    return F.gelu(x @ a @ b + bias) @ c
+    h = F.linear(F.linear(x, a.t()), b.t(), bias)
+    return F.linear(F.gelu(h), c.t())
 
 
 def low_rank_code(
@@ -46,7 +48,10 @@ def low_rank_code(
     Returns:
         (..., s). Under autocast everything is in the autocast type.
     """
-    return _LowRankCode.apply(*autocast(x), a, b, bias, c)
+    inputs = (*autocast(x), a, b, bias, c)
+    if by_hand(*inputs):
+        return _LowRankCode.apply(*inputs)
+    return _in_type(low_rank_code_plain, inputs[0].dtype)(*inputs)
 
 
 class _LowRankCode(torch.autograd.Function):
@@ -54,9 +59,9 @@ class _LowRankCode(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
         a, b, bias, c = cast_to(x.dtype, *weights)
         rows = x.reshape(-1, x.shape[-1])
-        z = linear(rows, a.t())
-        hidden = torch.ops.aten.gelu_(linear(z, b.t(), bias))
-        code = linear(hidden, c.t())
+        z = F.linear(rows, a.t())
+        hidden = torch.ops.aten.gelu_(F.linear(z, b.t(), bias))
+        code = F.linear(hidden, c.t())
         ctx.save_for_backward(x, z, *weights)
         return code.view(*x.shape[:-1], c.shape[1])
 
@@ -69,21 +74,21 @@ class _LowRankCode(torch.autograd.Function):
         a, b, bias, c = cast_to(x.dtype, *weights)
         need_x, need_a, need_b, need_bias, need_c = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])
-        h = linear(z, b.t(), bias)
-        grad_c = over_rows(F.gelu(h), grad) if need_c else None
+        h = F.linear(z, b.t(), bias)
+        grad_c = F.gelu(h).t() @ grad if need_c else None
         grad_x = grad_a = grad_b = grad_bias = None
         if need_x or need_a or need_b or need_bias:
-            grad_h = torch.ops.aten.gelu_backward(linear(grad, c), h)
+            grad_h = torch.ops.aten.gelu_backward(F.linear(grad, c), h)
             del h
             grad_bias = grad_h.sum(0) if need_bias else None
-            grad_b = over_rows(z, grad_h) if need_b else None
+            grad_b = z.t() @ grad_h if need_b else None
             if need_x or need_a:
-                grad_z = linear(grad_h, b)
+                grad_z = F.linear(grad_h, b)
                 if need_a:
                     rows = x.reshape(-1, x.shape[-1])
-                    grad_a = over_rows(rows, grad_z)
+                    grad_a = rows.t() @ grad_z
                 if need_x:
-                    grad_x = linear(grad_z, a).view(x.shape)
+                    grad_x = F.linear(grad_z, a).view(x.shape)
         return grad_x, grad_a, grad_b, grad_bias, grad_c
 
 
@@ -99,7 +104,7 @@ def norm_mlp_plain(
 ) -> Tensor:
     """Return what :func:`norm_mlp` returns, under autograd."""
     y = _norm(x, norm_weight, norm_bias, eps).to(weight1.dtype)
-    return _mlp(F.linear, y, weight1, bias1, weight2, bias2)
+    return _mlp(y, weight1, bias1, weight2, bias2)
 
 
 def norm_mlp(
@@ -111,6 +116,7 @@ def norm_mlp(
     weight2: Tensor,
     bias2: Tensor,
     eps: float,
+    y: Tensor | None = None,
 ) -> Tensor:
     """Return ``GELU(LN(x) W1^T + b1) W2^T + b2``.
 
@@ -126,28 +132,33 @@ def norm_mlp(
         weight2: (d, m).
         bias2: (d,).
         eps: Of the LayerNorm.
+        y: LN(x), (..., d), where it is there already.
 
     Returns:
         (..., d). Under autocast the products are in the autocast type.
     """
     norm, products = (norm_weight, norm_bias), (weight1, bias1, weight2, bias2)
-    return _NormMLP.apply(x, *norm, *products, eps, product_type(weight1))
+    inputs = (x, *norm, *products, eps, product_type(weight1))
+    if by_hand(*inputs):
+        return _NormMLP.apply(*inputs, None if y is None else y.detach())
+    return _norm_mlp_in_type(*inputs)
 
 
 class _NormMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, ctx.eps, ctx.dtype = inputs
+        *tensors, ctx.eps, ctx.dtype, y = inputs
         ctx.save_for_backward(*tensors)
         x, norm_weight, norm_bias, *weights = tensors
-        y = _norm(x, norm_weight, norm_bias, ctx.eps).to(ctx.dtype)
-        return _mlp(linear, y, *cast_to(ctx.dtype, *weights))
+        if y is None:
+            y = _norm(x, norm_weight, norm_bias, ctx.eps)
+        return _mlp(y.to(ctx.dtype), *cast_to(ctx.dtype, *weights))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, norm_weight, norm_bias, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = (*ctx.saved_tensors, ctx.eps, ctx.dtype)
+            inputs = (*ctx.saved_tensors, ctx.eps, ctx.dtype, None)
             return through_twin(_norm_mlp_in_type, ctx, inputs, grad)
         weights = cast_to(ctx.dtype, *weights)
         wide = x.to(norm_weight.dtype)
@@ -168,7 +179,7 @@ class _NormMLP(torch.autograd.Function):
             ctx.needs_input_grad[:3],
         )
         grad_x = None if grad_x is None else grad_x.to(x.dtype)
-        return grad_x, *grads_norm, *grads_mlp, None, None
+        return grad_x, *grads_norm, *grads_mlp, None, None, None
 
 
 def _norm_mlp_in_type(
@@ -177,7 +188,7 @@ def _norm_mlp_in_type(
     norm_bias: Tensor,
     *rest: Any,
 ) -> Tensor:
-    *weights, eps, dtype = rest
+    weights, (eps, dtype, *_) = rest[:4], rest[4:]
     weights = cast_to(dtype, *weights)
     return norm_mlp_plain(x, norm_weight, norm_bias, *weights, eps)
 
@@ -192,7 +203,7 @@ def bottleneck_plain(
     dropout: float = 0.0,
 ) -> Tensor:
     """Return what :func:`bottleneck` returns, under autograd."""
-    return _mlp(F.linear, x, weight1, bias1, weight2, bias2, keep, dropout)
+    return _mlp(x, weight1, bias1, weight2, bias2, keep, dropout)
 
 
 def bottleneck(
@@ -222,7 +233,10 @@ def bottleneck(
         (..., d). Under autocast everything is in the autocast type.
     """
     weights = weight1, bias1, weight2, bias2
-    return _Bottleneck.apply(*autocast(x), *weights, keep, dropout)
+    inputs = (*autocast(x), *weights, keep, dropout)
+    if by_hand(*inputs):
+        return _Bottleneck.apply(*inputs)
+    return _in_type(bottleneck_plain, inputs[0].dtype)(*inputs)
 
 
 class _Bottleneck(torch.autograd.Function):
@@ -231,7 +245,7 @@ class _Bottleneck(torch.autograd.Function):
         *tensors, ctx.dropout = inputs
         ctx.save_for_backward(*tensors)
         x, *rest = tensors
-        return _mlp(linear, x, *cast_to(x.dtype, *rest), ctx.dropout)
+        return _mlp(x, *cast_to(x.dtype, *rest), ctx.dropout)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -251,40 +265,6 @@ class _Bottleneck(torch.autograd.Function):
         return grad_x, *grads, None, None
 
 
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return ``F.linear(x, weight, bias)``, by the faster kernel.
-
-    Saves what ``F.linear`` does: x only where the weight wants a gradient.
-    """
-    # In rows, because a view that such a Function returns cannot be changed
-    # in place, as a ReLU behind it may want to.
-    (rows,) = autocast(x.reshape(-1, x.shape[-1]))
-    return _Dense.apply(rows, weight, bias).view(*x.shape[:-1], len(weight))
-
-
-class _Dense(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        wanted = rows if weight.requires_grad else None
-        ctx.save_for_backward(wanted, weight)
-        return linear(rows, *cast_to(rows.dtype, weight, bias))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight = ctx.saved_tensors
-        (weight,) = cast_to(grad.dtype, weight)
-        need_rows, need_weight, need_bias = ctx.needs_input_grad
-        grad_rows = grad_weight = None
-        twice = torch.is_grad_enabled()
-        if need_rows:
-            grad_rows = grad @ weight if twice else linear(grad, weight.t())
-        if need_weight:
-            grad_weight = grad.t() @ rows if twice else over_rows(grad, rows)
-        return grad_rows, grad_weight, grad.sum(0) if need_bias else None
-
-
 def _in_type(
     twin: Callable[..., Tensor], dtype: torch.dtype
 ) -> Callable[..., Tensor]:
@@ -302,7 +282,6 @@ def _norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def _mlp(
-    product: Callable[..., Tensor],
     x: Tensor,
     weight1: Tensor,
     bias1: Tensor,
@@ -311,8 +290,8 @@ def _mlp(
     keep: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    hidden = F.gelu(product(x, weight1, bias1))
-    return product(_drop(hidden, keep, dropout), weight2, bias2)
+    hidden = F.gelu(F.linear(x, weight1, bias1))
+    return F.linear(_drop(hidden, keep, dropout), weight2, bias2)
 
 
 def _mlp_gradients(
@@ -328,18 +307,18 @@ def _mlp_gradients(
     weight1, bias1, weight2, _ = weights
     grad = grad.reshape(len(y), -1)
     grad_b2 = grad.sum(0) if need_b2 else None
-    h = linear(y, weight1, bias1)
+    h = F.linear(y, weight1, bias1)
     grad_w2 = None
     if need_w2:
-        grad_w2 = over_rows(grad, _drop(F.gelu(h), keep, dropout))
+        grad_w2 = grad.t() @ _drop(F.gelu(h), keep, dropout)
     if not (need_y or need_w1 or need_b1):
         return None, None, None, grad_w2, grad_b2
-    grad_h = _drop(linear(grad, weight2.t()), keep, dropout)
+    grad_h = _drop(F.linear(grad, weight2.t()), keep, dropout)
     grad_h = torch.ops.aten.gelu_backward(grad_h, h)
     del h
-    grad_w1 = over_rows(grad_h, y) if need_w1 else None
+    grad_w1 = grad_h.t() @ y if need_w1 else None
     grad_b1 = grad_h.sum(0) if need_b1 else None
-    grad_y = linear(grad_h, weight1.t()) if need_y else None
+    grad_y = F.linear(grad_h, weight1.t()) if need_y else None
     return grad_y, grad_w1, grad_b1, grad_w2, grad_b2
 
 

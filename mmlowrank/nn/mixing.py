@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .autograd import through_twin
-from .mixing_matrices import CastOnce
+from .mixing_matrices import CastOnce, by_hand_or_twin
 
 
 def adaptive_mixing_plain(
@@ -35,7 +35,7 @@ def adaptive_mixing_plain(
     """
     y = x @ channel
     y = F.relu(F.layer_norm(y, y.shape[-2:], eps=eps)).to(x.dtype)
-    z = spatial.mT @ y
+    z = spatial.transpose(2, 3) @ y
     z = F.relu(F.layer_norm(z, z.shape[-2:], eps=eps)).to(x.dtype)
     if b is not None:
         terms = torch.cat([weight[None], (b @ a).t()[None]])
@@ -76,26 +76,32 @@ def adaptive_mixing(
     """
     cast = CastOnce()
     tensors = (x, channel, spatial, weight, bias, b, a)
-    return _AdaptiveMixing.apply(*map(cast, tensors), eps)
+    return by_hand_or_twin(
+        *(_AdaptiveMixing, adaptive_mixing_plain),
+        *(*map(cast, tensors), eps),
+    )
 
 
 class _AdaptiveMixing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        *tensors, ctx.eps = inputs
-        ctx.save_for_backward(*tensors)
-        x, channel, spatial, weight, bias, b, a = tensors
+    def forward(*inputs: Any) -> Tensor:
+        x, channel, spatial, weight, bias, b, a, eps = inputs
         out = x.new_zeros(x.shape[1], len(weight))
         if bias is not None:
             out += bias
         code = None if b is None else x.new_zeros(x.shape[1], b.shape[1])
         for group, columns in enumerate(_columns(x, spatial)):
-            y = _normed(x[group] @ channel[group], ctx.eps)[0]
-            z = _normed(spatial[group].mT @ y, ctx.eps)[0].flatten(1)
+            y = _normed(x[group] @ channel[group], eps)[0]
+            z = _normed(spatial[group].mT @ y, eps)[0].flatten(1)
             out.addmm_(z, weight[:, columns].t())
             if code is not None:
                 code.addmm_(z, b[columns])
         return out if code is None else out.addmm_(code, a)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        *tensors, ctx.eps = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -9,13 +9,14 @@ equations, so that both kinds of matrix are treated alike.
 As in :mod:`.functional`, the function has a plain twin.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, through_twin
+from .autograd import autocast, by_hand, through_twin, traced
 
 
 class MixingSizes(NamedTuple):
@@ -42,14 +43,31 @@ class CastOnce:
     """
 
     def __init__(self) -> None:
-        self._done: dict[int, tuple[Tensor, Tensor]] = {}
+        # Keyed by identity, which is what a tensor's hash is.
+        self._done: dict[Tensor, Tensor] = {}
 
     def __call__(self, tensor: Tensor | None) -> Tensor | None:
         if tensor is None:
             return None
-        if id(tensor) not in self._done:
-            self._done[id(tensor)] = tensor, autocast(tensor)[0]
-        return self._done[id(tensor)][1]
+        if tensor not in self._done:
+            self._done[tensor] = autocast(tensor)[0]
+        return self._done[tensor]
+
+
+def by_hand_or_twin(
+    function: type[torch.autograd.Function],
+    twin: Callable[..., Any],
+    *inputs: Any,
+) -> Any:
+    """Apply a function with a hand-written backward pass, or its stand-in.
+
+    Where the operations are recorded that is the twin. Elsewhere, as where
+    no gradient is, the forward pass itself, which consists of elementary
+    operations and keeps less than the twin.
+    """
+    if by_hand(*inputs):
+        return function.apply(*inputs)
+    return (twin if traced() else function.forward)(*inputs)
 
 
 def low_rank_terms(codes: Tensor, b: Tensor, a: Tensor) -> Tensor:
@@ -85,7 +103,7 @@ def generate_mixing_plain(
     groups, channels, points, outs = sizes
     shared = None
     if weight is not None:
-        shared = F.linear(query, weight, bias).view(len(query), groups, -1)
+        shared = F.linear(query, weight, bias).unflatten(-1, (groups, -1))
     matrices = []
     for which, (d, h, b, a) in enumerate(
         (
@@ -97,9 +115,9 @@ def generate_mixing_plain(
         if shared is not None:
             start = which * channels**2
             term = shared[..., start : start + d * h]
-            terms.append(term.view(len(query), groups, 1, d, h))
+            terms.append(term.unflatten(-1, (1, d, h)))
         if codes is not None:
-            e = codes.view(len(query), 2, *b.shape[:2], *a.shape[2:3] * 2)
+            e = codes.unflatten(-1, (2, *b.shape[:2], *a.shape[2:3] * 2))
             terms.append(b @ e[:, which] @ a)
         matrices.append(torch.cat(terms, 2).sum(2).transpose(0, 1))
     return matrices[0], matrices[1]
@@ -144,16 +162,16 @@ def generate_mixing(
     tensors = (query, weight, bias, codes)
     factors = (channel_b, channel_a, spatial_b, spatial_a)
     cast = CastOnce()
-    return _GenerateMixing.apply(*map(cast, tensors + factors), sizes)
+    return by_hand_or_twin(
+        *(_GenerateMixing, generate_mixing_plain),
+        *(*map(cast, tensors + factors), sizes),
+    )
 
 
 class _GenerateMixing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
-        *tensors, sizes = inputs
-        query, weight, bias, codes, *factors = tensors
-        ctx.save_for_backward(*tensors)
-        ctx.sizes = sizes
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        query, weight, bias, codes, *factors, sizes = inputs
         outputs = []
         for which, (d, h, rows) in enumerate(_matrices(sizes)):
             if weight is None:
@@ -173,6 +191,11 @@ class _GenerateMixing(torch.autograd.Function):
                 flat.baddbmm_(left, a.flatten(1, 2))
             outputs.append(out.view(sizes.groups, len(query), d, h))
         return outputs[0], outputs[1]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        *tensors, ctx.sizes = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

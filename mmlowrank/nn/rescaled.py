@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, through_twin
-from .graph_free import linear, over_rows
+from .autograd import autocast, by_hand, through_twin
 
 
 def rescaled_weight_plain(
@@ -25,8 +24,8 @@ def rescaled_weight_plain(
     """Return what :func:`rescaled_weight` returns, under autograd."""
     rescaled = weight
     if left is not None:
-        rows = weight.shape[0] // left.shape[0]
-        rescaled = rescaled * left.repeat_interleave(rows, 0)
+        grouped = weight.unflatten(0, (len(left), -1))
+        rescaled = (grouped * left.unsqueeze(1)).flatten(0, 1)
     if right is not None:
         rescaled = rescaled * right
     return rescaled + weight if residual else rescaled
@@ -52,7 +51,10 @@ def rescaled_weight(
     Returns:
         (out, in).
     """
-    return _RescaledWeight.apply(weight, left, right, residual)
+    inputs = (weight, left, right, residual)
+    if by_hand(*inputs):
+        return _RescaledWeight.apply(*inputs)
+    return rescaled_weight_plain(*inputs)
 
 
 def rescaled_linear_plain(
@@ -98,8 +100,10 @@ def rescaled_linear(
     Returns:
         (..., out), under autocast in the autocast type.
     """
-    (x,) = autocast(x)
-    return _RescaledLinear.apply(x, weight, bias, left, right, shift, residual)
+    inputs = (*autocast(x), weight, bias, left, right, shift, residual)
+    if by_hand(*inputs):
+        return _RescaledLinear.apply(*inputs)
+    return rescaled_linear_plain(*inputs)
 
 
 class _RescaledWeight(torch.autograd.Function):
@@ -131,8 +135,6 @@ class _RescaledLinear(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias, left, right, shift)
         rescaled = _rescale(weight, left, right, ctx.residual).to(x.dtype)
         total = shift.flatten() if bias is None else bias + shift.flatten()
-        # Not the faster product: an identity start equals the frozen layer
-        # to the bit.
         return F.linear(x, rescaled, total.to(x.dtype))
 
     @staticmethod
@@ -155,19 +157,20 @@ class _RescaledLinear(torch.autograd.Function):
         if need_x:
             rescaled = _rescale(weight, left, right, ctx.residual)
             rescaled = rescaled.to(rows.dtype)
-            grad_x = linear(rows, rescaled.t()).view(x.shape)
+            grad_x = (rows @ rescaled).view(x.shape)
             del rescaled
         grads = (None, None, None)
         needs = (need_weight, need_left, need_right)
         if any(needs):
-            product = over_rows(rows, x.reshape(-1, x.shape[-1]))
+            product = rows.t() @ x.reshape(-1, x.shape[-1])
             grads = _weight_grads(
                 product, weight, left, right, ctx.residual, needs
             )
-        if need_bias or need_shift:
-            total = rows.sum(0)
-            grad_bias = total.to(bias.dtype) if need_bias else None
-            grad_shift = total.to(shift.dtype).view(1, -1)
+        if need_bias:
+            grad_bias = rows.sum(0).to(bias.dtype)
+        if need_shift:
+            # A sum of its own: two gradients must not share memory.
+            grad_shift = rows.sum(0).to(shift.dtype).view(1, -1)
         grad_weight, grad_left, grad_right = grads
         return (
             grad_x,
@@ -175,7 +178,7 @@ class _RescaledLinear(torch.autograd.Function):
             grad_bias,
             grad_left,
             grad_right,
-            grad_shift if need_shift else None,
+            grad_shift,
             None,
         )
 

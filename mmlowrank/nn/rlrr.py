@@ -23,6 +23,7 @@ the other in the next.
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,8 @@ class Rescaling(nn.Module):
             rows.
     """
 
-    # Not decayed: f is a bias, whatever its shape.
-    undecayed = ('shift',)
+    # f is a bias, whatever its shape.
+    parameter_roles: ClassVar = {'shift': 'bias'}
 
     def __init__(
         self,

@@ -9,6 +9,8 @@ training: LN(x; g, b) * s + t = LN(x; g s, b s + t). The unscaled output need
 not be kept for the backward pass.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +35,8 @@ class SSF(nn.Module):
     Raises:
         ValueError: If ``init`` is unknown.
     """
+
+    parameter_roles: ClassVar = {'scale': 'norm', 'shift': 'bias'}
 
     def __init__(self, channels: int, init: str = 'paper') -> None:
         super().__init__()
@@ -99,7 +103,16 @@ class _SSFSwapped(Swapped):
 
 
 class SSFLayerNorm(_SSFSwapped, nn.LayerNorm):
-    """A LayerNorm with an SSF folded into it."""
+    """A LayerNorm with an SSF folded into it.
+
+    Both scale and shift are parameters of a norm then.
+    """
+
+    @classmethod
+    def swap(cls, layer: nn.Module, init: str = 'paper') -> SSF:
+        added = super().swap(layer, init)
+        added.parameter_roles = {'scale': 'norm', 'shift': 'norm'}
+        return added
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, scale and shift: (..., channels)."""

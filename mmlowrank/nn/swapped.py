@@ -39,10 +39,6 @@ class Swapped:
                 f'{type(layer).__name__}'
             )
         layer.__class__ = cls
-        if kind is nn.Linear:
-            # A faster forward of the stock layer, set on the instance, would
-            # stand before that of the class.
-            layer.__dict__.pop('forward', None)
         # Past nn.Module.__setattr__, which would register a child.
         layer.__dict__['added'] = added.to(layer.weight)
         return added

@@ -3,7 +3,7 @@
 from .adapter import Adapter
 from .adaptformer import AdaptFormer
 from .arc import ARC
-from .base import CHILD, CannotMerge, Tuner, tuners_of
+from .base import CHILD, CannotMerge, Tuner, checkpoint_parts, tuners_of
 from .e3va import E3VA
 from .fact import FacT
 from .fixed import Fixed
@@ -13,6 +13,7 @@ from .lora import LoRA
 from .lorand import LoRand
 from .named import BitFit, NormTuning, Partial
 from .rlrr import RLRR
+from .roles import parameter_roles
 from .ssf import SSF
 from .vpt import VPT
 
@@ -35,6 +36,8 @@ __all__ = [
     'NormTuning',
     'Partial',
     'Tuner',
+    'checkpoint_parts',
     'freeze_matching',
+    'parameter_roles',
     'tuners_of',
 ]

@@ -19,8 +19,6 @@ class Adapter(SerialTuner):
         mid_channels: Width of the bottleneck in every block; overrides
             ``mid_ratio``.
         hidden_dropout: Dropout rate of the hidden vector.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
     """
 
     def __init__(
@@ -28,10 +26,8 @@ class Adapter(SerialTuner):
         mid_ratio: float = 0.5,
         mid_channels: int | None = None,
         hidden_dropout: float = 0.1,
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.mid_ratio = mid_ratio
         self.mid_channels = mid_channels
         self.hidden_dropout = hidden_dropout

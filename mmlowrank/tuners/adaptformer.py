@@ -5,12 +5,12 @@ from torch import Tensor, nn
 from ..nn import adaptformer
 from ..registry import TUNERS
 from .anatomy import transformer_stages
-from .lean import ThroughTrunk
+from .base import Tuner
 from .serial import refuse_merge
 
 
 @TUNERS.register_module()
-class AdaptFormer(ThroughTrunk):
+class AdaptFormer(Tuner):
     """Scaled bottlenecks in parallel to the sub-layers of every block.
 
     A bottleneck reads the residual stream, as the sub-layer's norm does,
@@ -22,8 +22,6 @@ class AdaptFormer(ThroughTrunk):
             ``('ffn',)`` as in the original paper.
         scale: The constant factor of the branch.
         hidden_dropout: Dropout rate of the hidden vector.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
 
     Raises:
         ValueError: If a site is unknown.
@@ -35,10 +33,8 @@ class AdaptFormer(ThroughTrunk):
         sites: tuple[str, ...] = ('attn', 'ffn'),
         scale: float = 0.1,
         hidden_dropout: float = 0.1,
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         if not sites or not set(sites) <= {'attn', 'ffn'}:
             raise ValueError(
                 f"AdaptFormer sites must be 'attn', 'ffn' or both, got {sites}"
@@ -51,7 +47,6 @@ class AdaptFormer(ThroughTrunk):
         )
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         self.stages = nn.ModuleList()
         for stage in transformer_stages(
             backbone, needed_by=type(self).__name__

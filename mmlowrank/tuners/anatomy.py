@@ -13,6 +13,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+# Where the frameworks keep the class WindowMSA.
+_WINDOW_ATTENTIONS = {
+    'mmdet.models.backbones.swin',
+    'mmseg.models.backbones.swin',
+    'mmpretrain.models.utils.attention',
+}
+
 
 @dataclass(frozen=True)
 class Block:
@@ -26,12 +33,10 @@ class Block:
             branch before stochastic depth, a forward hook after it.
         norms: Name of a residual branch -> the norm it starts with, which
             reads the residual stream.
-        windows: The attention in shifted windows of a Swin, ``(tokens,
-            size) -> tokens``, with ``window_size`` and ``shift_size``;
-            None in a ViT.
         attention: The attention (of a Swin: inside a window, ``(tokens,
             mask) -> tokens``), with ``qkv``, its fused projection, and
             ``proj``.
+        feedforward: The module that applies the MLP and its residual.
         mlp: The layers of the MLP, without its norm and residual.
     """
 
@@ -39,8 +44,8 @@ class Block:
     width: int
     branches: dict[str, nn.Module]
     norms: dict[str, nn.Module]
-    windows: nn.Module | None
     attention: nn.Module
+    feedforward: nn.Module
     mlp: nn.Sequential
 
     @property
@@ -184,6 +189,18 @@ def vit_stage(backbone: nn.Module, needed_by: str) -> Stage:
         )
 
 
+def is_window_attention(attention: nn.Module) -> bool:
+    """Whether it computes what the Swins' own attention in a window does.
+
+    By the code of its ``forward``: a subclass may compute something else.
+    """
+    forward = type(attention).forward
+    return (
+        forward.__module__ in _WINDOW_ATTENTIONS
+        and forward.__qualname__ == 'WindowMSA.forward'
+    )
+
+
 @contextmanager
 def _refusing(
     backbone: nn.Module, needed_by: str, needs: str
@@ -204,8 +221,8 @@ def _swin_block(block: nn.Module) -> Block:
         width=block.attn.w_msa.qkv.in_features,
         branches={'attn': block.attn.drop, 'ffn': block.ffn.dropout_layer},
         norms={'attn': block.norm1, 'ffn': block.norm2},
-        windows=block.attn,
         attention=_v1_attention(block.attn.w_msa),
+        feedforward=block.ffn,
         mlp=block.ffn.layers,
     )
 
@@ -229,7 +246,7 @@ def _vit_block(block: nn.Module) -> Block:
             'ffn': block.ffn.dropout_layer,
         },
         norms={'attn': block.ln1, 'ffn': block.ln2},
-        windows=None,
         attention=block.attn,
+        feedforward=block.ffn,
         mlp=block.ffn.layers,
     )

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from ..nn import arc
 from ..registry import TUNERS
 from .anatomy import transformer_stages
-from .base import CannotMerge
-from .lean import ThroughTrunk
+from .base import CannotMerge, Tuner
 
 
 @TUNERS.register_module()
-class ARC(ThroughTrunk):
+class ARC(Tuner):
     """Re-composed adapters in front of attention and MLP of every block.
 
     The projections are shared by the blocks of one width: by all of a ViT,
@@ -22,23 +21,16 @@ class ARC(ThroughTrunk):
 
     Args:
         mid_channels: Width of the bottleneck.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
     """
-
-    plain_mlp = False
 
     def __init__(
         self,
         mid_channels: int = 50,
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.mid_channels = mid_channels
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         self.stages = nn.ModuleList(
             nn.ModuleDict(
                 {

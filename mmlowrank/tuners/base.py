@@ -8,18 +8,19 @@ ask the tuner; nothing is guessed from a parameter's name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..nn.autograd import traced
 from .anatomy import beyond_outputs
+from .checkpointing import checkpoint_forward, take_over_with_cp
+from .lean import make_lean
+from .roles import keeps_statistics, norm_tensors
+from .written import Unwritten, checkpoint_of, report
 
-# The layers that keep statistics of their inputs while in train mode.
-STATISTICS = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.modules.instancenorm._InstanceNorm,
-)
 CHILD = 'tuner'
 
 
@@ -34,21 +35,17 @@ class Tuner(nn.Module, ABC):
     it trains tensors of the stock backbone, :meth:`trained_stock`. It must
     say in :meth:`merge` what its stock form is.
 
-    Hooks must be objects, not closures: a deep copy of the model (EMA makes
-    one) copies an object with the modules it refers to, but not a closure.
+    Hooks must be bound methods or partials, not closures: a deep copy of the
+    model (EMA makes one) copies them with the modules they refer to.
 
-    Args:
-        stochastic_trunk: Keep dropout and stochastic depth of the frozen
-            trunk active in training. Off by default: frozen parts compute
-            the same function in training and in evaluation.
+    Attributes:
+        reentrant: Whether a part of the trunk may run a second time in the
+            backward pass. Not where hooks keep the state of one forward
+            pass; activation checkpointing leaves such a trunk alone.
     """
 
     backbone: nn.Module
-
-    def __init__(self, stochastic_trunk: bool = False) -> None:
-        super().__init__()
-        self.stochastic_trunk = stochastic_trunk
-        self._held: list[nn.Module] = []
+    reentrant = True
 
     # -- what a method defines --------------------------------------------
 
@@ -72,12 +69,28 @@ class Tuner(nn.Module, ABC):
 
     # -- what every method gets -------------------------------------------
 
-    def attach(self, backbone: nn.Module) -> nn.Module:
+    def attach(
+        self,
+        backbone: nn.Module,
+        stochastic_trunk: bool = False,
+        memory: str = 'lean',
+    ) -> nn.Module:
         """Attach to ``backbone``, freeze what is not owned, return it.
 
+        Args:
+            backbone: A stock backbone.
+            stochastic_trunk: Keep dropout and stochastic depth of the frozen
+                trunk active in training.
+            memory: ``'lean'`` or ``'stock'``, see :mod:`.lean`.
+
         Raises:
-            ValueError: If the backbone already has a tuner.
+            ValueError: If the backbone already has a tuner, or ``memory`` is
+                unknown.
         """
+        if memory not in ('lean', 'stock'):
+            raise ValueError(
+                f"memory must be 'lean' or 'stock', got {memory!r}"
+            )
         if hasattr(backbone, CHILD):
             raise ValueError(
                 f'{type(backbone).__name__} already has an attribute '
@@ -97,6 +110,7 @@ class Tuner(nn.Module, ABC):
         )
         # In __dict__, because as a registered child it would be a cycle.
         self.__dict__['backbone'] = backbone
+        self.stochastic_trunk = stochastic_trunk
         self.build(backbone)
         # Last child, so that train() below comes after the stock children.
         backbone.add_module(CHILD, self)
@@ -104,7 +118,20 @@ class Tuner(nn.Module, ABC):
         # mmpretrain's Swin upgrades old keys only where
         # ``self.__class__ is SwinTransformer``.
         backbone.init_weights = self.init_backbone_weights
-        self._freeze()
+        owned = self.owned()
+        for name, parameter in backbone.named_parameters():
+            if name not in owned:
+                parameter.requires_grad_(False)
+        if memory == 'lean':
+            make_lean(backbone, {id(tensor) for tensor in owned.values()})
+        for module in take_over_with_cp(backbone):
+            if self.reentrant:
+                checkpoint_forward(module)
+        self._unwritten = Unwritten(self._stock_weights())
+        # Whether a checkpoint was loaded into the backbone by anybody.
+        self._loaded = self._weights_checked = False
+        backbone._register_load_state_dict_pre_hook(self._note_loading)
+        backbone.register_forward_pre_hook(self._before_forward)
         backbone.train()
         return backbone
 
@@ -147,11 +174,17 @@ class Tuner(nn.Module, ABC):
     def check(self) -> None:
         """Check that exactly the owned parameters require gradients.
 
+        A backbone that is frozen as a whole passes, as that of the teacher
+        in semi-supervised training is.
+
         Raises:
             RuntimeError: Naming the first parameter that does not comply.
         """
         owned = self.owned()
-        for name, parameter in self.backbone.named_parameters():
+        parameters = dict(self.backbone.named_parameters())
+        if not any(p.requires_grad for p in parameters.values()):
+            return
+        for name, parameter in parameters.items():
             if parameter.requires_grad == (name in owned):
                 continue
             state, duty = (
@@ -167,10 +200,15 @@ class Tuner(nn.Module, ABC):
             )
 
     def train(self, mode: bool = True) -> 'Tuner':
-        """Set the mode; frozen parts of the trunk stay in eval mode."""
+        """Set the mode; frozen parts of the trunk stay in eval mode.
+
+        Which modules these are is asked anew each time: frameworks replace
+        modules after a model is built (SyncBN to BN and back).
+        """
         super().train(mode)
         if mode:
-            for module in self._held:
+            ids = {id(tensor) for tensor in self.owned().values()}
+            for module in self._modules_to_hold(self.backbone, ids):
                 module.training = False
         return self
 
@@ -187,71 +225,76 @@ class Tuner(nn.Module, ABC):
         """
         stock = self.backbone
         tuner = stock._modules.pop(CHILD)
-        before = _versions(stock)
-        # Stock parts may draw their weights anew before the checkpoint is
-        # loaded (a ViT's MLPs do), so the count starts with the loading.
-        handle = stock._register_load_state_dict_pre_hook(
-            lambda *_: before.update(_versions(stock))
-        )
+        loaded = self._loaded
         try:
-            type(stock).init_weights(stock)
+            with self._unwritten.drawing(stock, self._stock_weights):
+                type(stock).init_weights(stock)
         except RuntimeError as error:
             raise RuntimeError(
-                f'{_checkpoint(stock)} does not fit this '
+                f'{checkpoint_of(stock)} does not fit this '
                 f'{type(stock).__name__}: {_first_lines(error)} '
-                'Check embed_dims, depths and num_heads against the '
-                'checkpoint'
+                "Check the backbone's arguments (of a Swin: embed_dims, "
+                'depths and num_heads) against the checkpoint'
             ) from error
         finally:
-            handle.remove()
             stock._modules[CHILD] = tuner
-        if _checkpoint(stock) is None:
-            return
-        # Loading is not strict and says nothing; a write counts up the
-        # tensor's version.
-        silent = [
-            name
-            for name, parameter in stock.named_parameters()
-            if not name.startswith(f'{CHILD}.')
-            and parameter._version == before[name]
-        ]
-        self._report_unloaded(silent)
+            self._loaded = loaded
+        if checkpoint_of(stock) is not None:
+            self._report_unwritten()
 
-    def _report_unloaded(self, names: list[str]) -> None:
+    def check_weights(self) -> None:
+        """Check that something wrote the frozen weights, once.
+
+        Called before the first iteration. Without any checkpoint there is a
+        warning only: a random trunk may be a test of everything else.
+
+        Raises:
+            RuntimeError: If a checkpoint was loaded that left frozen weights
+                at their random start.
+        """
+        if not self._weights_checked:
+            self._weights_checked = True
+            self._report_unwritten()
+
+    def _report_unwritten(self) -> None:
         # A normalisation that no checkpoint wrote is a plain normalisation
-        # (weight 1, bias 0), as the output norms of every Swin are.
-        norms = norm_parameters(self.backbone)
-        names = [name for name in names if name not in norms]
-        if not names:
-            return
-        text = (
-            f'{_checkpoint(self.backbone)} left {len(names)} parameters of '
-            f'{type(self.backbone).__name__} at their random start: '
-            + ', '.join(names[:4])
-            + (', ...' if len(names) > 4 else '')
-        )
-        if set(names) <= set(self.owned()):
-            print_log(text, logger='current', level=30)
-            return
-        raise RuntimeError(
-            f'{text}. They are frozen, so they would stay random. Is it '
-            'the checkpoint of this architecture? Files from the Microsoft '
-            'repository need convert_weights=True; whole classifiers of '
-            "mmpretrain need their keys to start with 'backbone.'"
-        )
-
-    def _freeze(self) -> None:
-        owned = self.owned()
-        for name, parameter in self.backbone.named_parameters():
-            if name not in owned:
-                parameter.requires_grad_(False)
-        ids = {id(tensor) for tensor in owned.values()}
-        self._held = [
-            module
-            for part in self.backbone.children()
-            if part is not self
-            for module in self._modules_to_hold(part, ids)
+        # (weight 1, bias 0), as the output norms of every Swin are. Its
+        # statistics belong to the weights before it.
+        norms = norm_tensors(self.backbone)
+        parameters = dict(self.backbone.named_parameters())
+        names = [
+            name
+            for name in self._unwritten.names(self._stock_weights())
+            if name not in norms or name not in parameters
         ]
+        source = checkpoint_of(self.backbone)
+        if source is None and self._loaded:
+            source = 'the checkpoint that was loaded into the model'
+        frozen = [name for name in names if name not in self.owned()]
+        report(names, frozen, type(self.backbone).__name__, source)
+
+    def _stock_weights(self) -> dict[str, Tensor]:
+        """Return name -> stock tensor that a checkpoint has values for.
+
+        Parameters, and statistics; the other buffers are computed. Not from
+        the state dict, which torch's FSDP gathers anew each time.
+        """
+        return {
+            name: tensor
+            for name, tensor in _tensors(self.backbone)
+            if not name.startswith(f'{CHILD}.')
+            and (
+                isinstance(tensor, nn.Parameter)
+                or name.endswith(('.running_mean', '.running_var'))
+            )
+        }
+
+    def _note_loading(self, *_: object) -> None:
+        self._loaded = True
+
+    def _before_forward(self, *_: object) -> None:
+        if self.training and torch.is_grad_enabled() and not traced():
+            self.check_weights()
 
     def _modules_to_hold(
         self, module: nn.Module, owned: set[int]
@@ -264,10 +307,13 @@ class Tuner(nn.Module, ABC):
         parameters = list(module.parameters())
         if parameters and all(id(p) in owned for p in parameters):
             return
-        if isinstance(module, STATISTICS) or not self.stochastic_trunk:
+        if module is not self.backbone and (
+            keeps_statistics(module) or not self.stochastic_trunk
+        ):
             yield module
         for child in module.children():
-            yield from self._modules_to_hold(child, owned)
+            if child is not self:
+                yield from self._modules_to_hold(child, owned)
 
 
 def tuners_of(model: nn.Module) -> dict[str, Tuner]:
@@ -284,25 +330,29 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _versions(module: nn.Module) -> dict[str, int]:
-    return {n: p._version for n, p in module.named_parameters()}
+def checkpoint_parts(model: nn.Module, paths: Iterable[str]) -> None:
+    """Keep only the inputs of some parts of a model, without re-entry.
 
+    Args:
+        model: The model, not wrapped.
+        paths: Of the parts, e.g. ``'backbone.stages.2'``.
 
-def norm_parameters(module: nn.Module) -> set[str]:
-    """Return the names of the parameters of the normalisations."""
-    kinds = (nn.LayerNorm, nn.GroupNorm, *STATISTICS)
-    return {
-        f'{path}.{name}'
-        for path, part in module.named_modules()
-        if isinstance(part, kinds)
-        for name, _ in part.named_parameters(recurse=False)
-    }
-
-
-def _checkpoint(backbone: nn.Module) -> str | None:
-    cfg = getattr(backbone, 'init_cfg', None)
-    cfg = cfg if isinstance(cfg, dict) else {}
-    return cfg.get('checkpoint')
+    Raises:
+        AttributeError: If there is no such part.
+    """
+    alone = [t.backbone for t in tuners_of(model).values() if not t.reentrant]
+    for path in paths:
+        part = model.get_submodule(path)
+        trunk = next((b for b in alone if part in [*b.modules()]), None)
+        if trunk is None:
+            checkpoint_forward(part)
+        else:
+            print_log(
+                f"activation_checkpointing of '{path}' is left out: "
+                f'{type(trunk.tuner).__name__} keeps nothing of its trunk, '
+                'so there is nothing to win',
+                logger='current',
+            )
 
 
 def _first_lines(error: Exception) -> str:

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from ..nn import e3va
 from ..registry import TUNERS
 from .anatomy import Stage, swin_stages
-from .base import CHILD, CannotMerge
-from .frozen import FrozenTrunk
+from .base import CHILD, CannotMerge, Tuner
 from .highway import Highway
 
 _OPTIONS = {
@@ -21,13 +20,16 @@ _OPTIONS = {
 
 
 @TUNERS.register_module()
-class E3VA(FrozenTrunk):
+class E3VA(Tuner):
     """Adapters on a highway beside the frozen trunk.
 
     The paper's E3VA, E3VA+ and E3VA++ have rank 8, 16 and 32. The highway
     enters FPN or UPerNet in place of the trunk's stage outputs, through the
     output norms, which train. Stages behind the last of ``out_indices`` get
     no adapters: nothing would train them.
+
+    With ``stochastic_trunk`` the adapters read a branch after stochastic
+    depth, so the highway drops what the trunk drops.
 
     Args:
         rank: Rank of each of an adapter's two branches.
@@ -41,14 +43,13 @@ class E3VA(FrozenTrunk):
             and to 32 for the standard adapter.
         fpn_input: ``'highway'`` feeds norm(e) to the neck, ``'sum'``
             norm(l + e).
-        stochastic_trunk: See :class:`Tuner`. The adapters read a branch
-            after stochastic depth, so the highway drops what the trunk
-            drops.
-        trunk: See :class:`FrozenTrunk`.
 
     Raises:
         ValueError: If an option is unknown.
     """
+
+    # The hooks keep a forward pass's state, and the trunk keeps nothing.
+    reentrant = False
 
     def __init__(
         self,
@@ -59,10 +60,8 @@ class E3VA(FrozenTrunk):
         adapter: str = 'low_rank',
         mid_channels: int | None = None,
         fpn_input: str = 'highway',
-        stochastic_trunk: bool = False,
-        trunk: str = 'fast',
     ) -> None:
-        super().__init__(stochastic_trunk, trunk)
+        super().__init__()
         self.structure = structure
         self.reduction = reduction
         self.adapter = adapter
@@ -78,7 +77,6 @@ class E3VA(FrozenTrunk):
         self.train_fpn_norms = train_fpn_norms
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         self.highway = self.make_highway(backbone)
         if self.highway.merging is not None:
             backbone._register_load_state_dict_pre_hook(self._inherit)

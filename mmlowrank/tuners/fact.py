@@ -8,38 +8,31 @@ from torch import Tensor, nn
 from ..nn import fact
 from ..registry import TUNERS
 from .anatomy import transformer_stages
-from .lean import ThroughTrunk
+from .base import Tuner
 
 
 @TUNERS.register_module()
-class FacT(ThroughTrunk):
+class FacT(Tuner):
     """One Tucker-factorised update of every linear layer of the blocks.
 
     Args:
         rank: Of all factors; the RLRR paper compares with at most 32,
             chosen for each data set.
         scale: Factor of the update, chosen for each data set in the paper.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
 
     Raises:
         TypeError: If the blocks differ in width, as a Swin's do.
     """
 
-    plain_mlp = False
-
     def __init__(
         self,
         rank: int = 16,
         scale: float = 1.0,
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.options = dict(rank=rank, scale=scale)
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         layers = list(self._layers(backbone))
         width = layers[0][0].in_features
         self.factors = fact.FacT(width, layers[-1][1].stop, **self.options)

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from types import MethodType
 
 from torch import nn
 
-from .base import CHILD, STATISTICS, tuners_of
+from .base import CHILD, tuners_of
+from .roles import keeps_statistics
 
 
 def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -52,14 +52,46 @@ def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             if parameters[name].requires_grad:
                 parameters[name].requires_grad_(False)
                 switched.append(name)
-    for module in model.modules():
-        own = {id(p) for p in module.parameters(recurse=False)}
-        if isinstance(module, STATISTICS) and own and own <= matched:
-            # On the instance: the model's train() reaches it every epoch.
-            module.train = MethodType(_stay_in_eval, module)
-            module.eval()
+    if matched:
+        parts = _FrozenParts.of(model)
+        parts.patterns |= set(patterns)
+        parts.train(model.training)
     return switched
 
 
-def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
-    return type(module).train(module, False)
+class _FrozenParts(nn.Module):
+    """A child without tensors, through which ``train()`` reaches here.
+
+    It holds what is frozen by name in eval mode, and asks anew each time
+    which modules these are, as :meth:`Tuner.train` does.
+    """
+
+    CHILD = 'frozen_parts'
+    model: nn.Module
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.patterns: set[str] = set()
+        # In __dict__, because as a registered child it would be a cycle.
+        self.__dict__['model'] = model
+
+    @classmethod
+    def of(cls, model: nn.Module) -> '_FrozenParts':
+        """Return that of ``model``, made if need be."""
+        if not hasattr(model, cls.CHILD):
+            # Last child, so that its train() comes after the others'.
+            model.add_module(cls.CHILD, cls(model))
+        return getattr(model, cls.CHILD)
+
+    def train(self, mode: bool = True) -> '_FrozenParts':
+        super().train(mode)
+        for path, module in self.model.named_modules():
+            if not keeps_statistics(module):
+                continue
+            own = [name for name, _ in module.named_parameters(path, False)]
+            own = own or [f'{path}.running_mean']
+            module.training &= not all(map(self._named, own))
+        return self
+
+    def _named(self, name: str) -> bool:
+        return any(re.match(pattern, name) for pattern in self.patterns)

@@ -10,9 +10,14 @@ from .named import StockTuner
 class Full(StockTuner):
     """Full fine-tuning, the upper row of every table."""
 
-    def __init__(self) -> None:
-        # Nothing of the trunk is frozen, so there is no choice to make.
-        super().__init__(stochastic_trunk=True)
+    def attach(
+        self,
+        backbone: nn.Module,
+        stochastic_trunk: bool = True,
+        memory: str = 'stock',
+    ) -> nn.Module:
+        """Attach; nothing of the trunk is frozen, so it stays as it is."""
+        return super().attach(backbone, stochastic_trunk=True, memory='stock')
 
     def trained_stock(self, backbone: nn.Module) -> set[str]:
         names = {name for name, _ in backbone.named_parameters()}

@@ -18,12 +18,12 @@ leaves e equal to l to the bit as long as every t_k and b_k is zero.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.functional import dense
 from .anatomy import Stage
 
 
@@ -108,10 +108,12 @@ class Highway(nn.Module):
             self.outputs[i] = self._stream
             return
         adapters = [a for block in self.stages[i] for a in block.values()]
-        added = dense(
+        # Side by side along the input of one layer, and biases one by one:
+        # cut out of a stack, the gradients would share memory.
+        added = F.linear(
             torch.cat(self._codes, -1),
-            torch.cat([a.up_t for a in adapters]).t(),
-            torch.stack([a.up_bias for a in adapters]).sum(0),
+            torch.cat([a.up_t.t() for a in adapters], 1),
+            reduce(torch.add, [a.up_bias for a in adapters]),
         )
         if self._offset is not None:
             added = added + self._offset

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from ..nn import lora
 from ..registry import TUNERS
 from .anatomy import transformer_stages
-from .lean import ThroughTrunk
+from .base import Tuner
 
 
 @TUNERS.register_module()
-class LoRA(ThroughTrunk):
+class LoRA(Tuner):
     """Low-rank updates of the fused qkv projection of every block.
 
     Args:
@@ -18,8 +18,6 @@ class LoRA(ThroughTrunk):
         alpha: Scale of the update times ``rank``. Defaults to ``rank``;
             ``alpha=1`` is what the E3VA authors' later public code does.
         targets: Some of ``'q'``, ``'k'``, ``'v'``.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
     """
 
     def __init__(
@@ -27,14 +25,11 @@ class LoRA(ThroughTrunk):
         rank: int = 64,
         alpha: float | None = None,
         targets: tuple[str, ...] = ('q', 'v'),
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.options = dict(rank=rank, alpha=alpha, targets=targets)
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         self.stages = nn.ModuleList()
         for stage in transformer_stages(
             backbone, needed_by=type(self).__name__

@@ -21,8 +21,6 @@ class LoRand(SerialTuner):
             Defaults to half of each block's width.
         share_kernel: Share K between the two projections.
         init: ``'identity'`` or ``'kaiming'``.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
     """
 
     def __init__(
@@ -32,10 +30,8 @@ class LoRand(SerialTuner):
         mid_channels: int | None = None,
         share_kernel: bool = True,
         init: str = 'identity',
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.options = dict(
             branches=branches,
             rank=rank,

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from ..registry import TUNERS
 from .anatomy import transformer_stages
-from .base import Tuner, norm_parameters
-from .frozen import FrozenTrunk
-from .lean import ThroughTrunk
+from .base import Tuner
+from .roles import norm_tensors
 
 
 class StockTuner(Tuner):
@@ -22,24 +21,20 @@ class StockTuner(Tuner):
 
 
 @TUNERS.register_module()
-class BitFit(StockTuner, ThroughTrunk):
+class BitFit(StockTuner):
     """Train the biases ("BitFit", ACL 2022; baseline of the E3VA paper).
 
     Args:
         position_bias: Count the relative-position tables as biases, as the
             E3VA paper's parameter numbers do: it trains every tensor with
             'bias' in its name.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
     """
 
     def __init__(
         self,
         position_bias: bool = True,
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.position_bias = position_bias
 
     def trained_stock(self, backbone: nn.Module) -> set[str]:
@@ -52,15 +47,18 @@ class BitFit(StockTuner, ThroughTrunk):
 
 
 @TUNERS.register_module()
-class NormTuning(StockTuner, ThroughTrunk):
-    """Train every normalisation, output norms included (E3VA's baseline)."""
+class NormTuning(StockTuner):
+    """Train every normalisation, output norms included (E3VA's baseline).
+
+    Running statistics, where there are some, move as in full tuning.
+    """
 
     def trained_stock(self, backbone: nn.Module) -> set[str]:
-        return norm_parameters(backbone)
+        return norm_tensors(backbone)
 
 
 @TUNERS.register_module()
-class Partial(StockTuner, FrozenTrunk):
+class Partial(StockTuner):
     """Train the last blocks (PARTIAL-1 of the E3VA paper is one block).
 
     A trained block behaves as in full tuning, stochastic depth included;
@@ -68,8 +66,6 @@ class Partial(StockTuner, FrozenTrunk):
 
     Args:
         blocks: How many of the last blocks train.
-        stochastic_trunk: See :class:`Tuner`.
-        trunk: See :class:`FrozenTrunk`.
 
     Raises:
         ValueError: If the backbone has fewer blocks.
@@ -78,10 +74,8 @@ class Partial(StockTuner, FrozenTrunk):
     def __init__(
         self,
         blocks: int = 1,
-        stochastic_trunk: bool = False,
-        trunk: str = 'fast',
     ) -> None:
-        super().__init__(stochastic_trunk, trunk)
+        super().__init__()
         self.blocks = blocks
 
     def trained_stock(self, backbone: nn.Module) -> set[str]:

@@ -44,8 +44,6 @@ class RLRR(SwappingTuner):
         branch_dropout: Rate of the elementwise dropout on the output of the
             last block's branches, rising linearly from 0 in the first. The
             authors' ViT code has it under the name of drop path.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -60,10 +58,8 @@ class RLRR(SwappingTuner):
         layers: Sequence[int] | None = None,
         qkv_groups: int | None = None,
         branch_dropout: float = 0.0,
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         if isinstance(modules, str) or not {*modules} <= {*_MODULES}:
             raise ValueError(
                 f'RLRR modules must be some of {_MODULES}, got {modules!r}'
@@ -82,7 +78,6 @@ class RLRR(SwappingTuner):
         self.options = dict(sides=tuple(sides), residual=residual, init=init)
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         stages = self.stages_of(backbone)
         blocks = [block for stage in stages for block in stage.blocks]
         chosen = self._chosen(len(blocks))

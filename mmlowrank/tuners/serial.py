@@ -14,10 +14,9 @@ from torch import Tensor, nn
 
 from .anatomy import transformer_stages
 from .base import CannotMerge, Tuner
-from .lean import ThroughTrunk
 
 
-class SerialTuner(ThroughTrunk):
+class SerialTuner(Tuner):
     """Base of the tuners that put an adapter behind attention and MLP.
 
     The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.
@@ -28,7 +27,6 @@ class SerialTuner(ThroughTrunk):
         """Return the adapter for tokens of ``width`` channels."""
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         self.stages = nn.ModuleList()
         for stage in transformer_stages(
             backbone, needed_by=type(self).__name__

@@ -19,8 +19,6 @@ class SSF(SwappingTuner):
     Args:
         init: ``'paper'`` draws scales from N(1, 0.02) and shifts from
             N(0, 0.02); ``'identity'`` starts with ones and zeros.
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
 
     Raises:
         ValueError: If ``init`` is unknown.
@@ -29,14 +27,11 @@ class SSF(SwappingTuner):
     def __init__(
         self,
         init: str = 'paper',
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.init = init
 
     def build(self, backbone: nn.Module) -> None:
-        super().build(backbone)
         stages = self.stages_of(backbone)
         embedding = backbone.patch_embed
         self.patch = SSFConv2d.swap(embedding.projection, self.init)

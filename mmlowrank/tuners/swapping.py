@@ -13,11 +13,10 @@ from torch import Tensor, nn
 
 from ..nn.swapped import Swapped
 from .anatomy import Stage, transformer_stages
-from .base import CannotMerge
-from .lean import ThroughTrunk
+from .base import CannotMerge, Tuner
 
 
-class SwappingTuner(ThroughTrunk):
+class SwappingTuner(Tuner):
     """Base of RLRR and SSF.
 
     A single output norm (of a classifier) gets a scale and a shift like the

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from ..nn.vpt import Prompts
 from ..registry import TUNERS
 from .anatomy import vit_stage
-from .base import CannotMerge
-from .lean import ThroughTrunk
+from .base import CannotMerge, Tuner
 
 
 @TUNERS.register_module()
-class VPT(ThroughTrunk):
+class VPT(Tuner):
     """Prompt tokens behind the class token of a ViT.
 
     Outputs of the backbone have no prompts in them: between layers they are
@@ -24,25 +23,20 @@ class VPT(ThroughTrunk):
             that VPT's authors chose for each data set.
         deep: Whether every layer has prompts of its own (VPT-Deep) or only
             the first (VPT-Shallow).
-        stochastic_trunk: See :class:`Tuner`.
-        memory: See :class:`ThroughTrunk`.
     """
 
     def __init__(
         self,
         tokens: int = 50,
         deep: bool = True,
-        stochastic_trunk: bool = False,
-        memory: str = 'lean',
     ) -> None:
-        super().__init__(stochastic_trunk, memory)
+        super().__init__()
         self.tokens = tokens
         self.deep = deep
         self._carried: Tensor | None = None
 
     def build(self, backbone: nn.Module) -> None:
         blocks = vit_stage(backbone, type(self).__name__).blocks
-        super().build(backbone)
         kernel = backbone.patch_embed.projection.weight
         self.prompts = Prompts(
             blocks[0].width,

@@ -110,7 +110,9 @@ class SetCriterion(nn.Module):
         self, logits: Tensor, boxes: Tensor, sample: InstanceData
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return label, box and size of the image for each query."""
-        truth = sample.gt_instances
+        truth = sample.gt_instances.clone()
+        # The predictions may be float64.
+        truth.bboxes = truth.bboxes.to(boxes.dtype)
         index = self.assigner.assign(
             InstanceData(scores=logits, bboxes=boxes),
             truth,
@@ -120,7 +122,7 @@ class SetCriterion(nn.Module):
         targets = torch.zeros_like(boxes)
         found = index > 0
         labels[found] = truth.labels[index[found] - 1]
-        targets[found] = truth.bboxes[index[found] - 1].to(boxes.dtype)
+        targets[found] = truth.bboxes[index[found] - 1]
         height, width = sample.img_shape[:2]
         scales = boxes.new_tensor([width, height] * 2).expand_as(boxes)
         return labels, targets, scales

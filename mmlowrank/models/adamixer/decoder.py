@@ -134,7 +134,8 @@ class AdaMixerDecoder(nn.Module):
         for index, stage in enumerate(self.stages):
 
             def mix(x: Tensor, query: Tensor, index: int = index) -> Tensor:
-                return self.mixing(x, query, index, cast)
+                # Sampled in float32 where the model is in half precision.
+                return self.mixing(x.to(query.dtype), query, index, cast)
 
             query, logits, refined = stage(query, xyzr, pyramid.sample, mix)
             outputs.append(StageOutput(logits, decode_boxes(refined)))

@@ -41,6 +41,8 @@ class AdaMixer(BaseDetector):
 
     def extract_feat(self, batch_inputs: Tensor) -> list[Tensor]:
         """Return the neck's maps of images (batch, 3, H, W)."""
+        # The data preprocessor makes float32, the model may be half.
+        batch_inputs = batch_inputs.to(self.queries.content.dtype)
         return self.neck(self.backbone(batch_inputs))
 
     def _forward(

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 
+def full_precision(tensor: Tensor) -> Tensor:
+    """Return a tensor of half precision in float32.
+
+    Half precision has too few bits for pixels and positions.
+    """
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def encode_boxes(cxcywh: Tensor) -> Tensor:
     """Return (..., 4) xyzr of boxes (centre x, centre y, width, height)."""
     width, height = cxcywh[..., 2].log2(), cxcywh[..., 3].log2()

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .geometry import encode_boxes
+from .geometry import encode_boxes, full_precision
 
 
 class AdaMixerQueries(nn.Module):
@@ -41,14 +41,15 @@ class AdaMixerQueries(nn.Module):
             img_shapes: Height and width of each image, without padding.
 
         Returns:
-            (batch, num_queries, 4) xyzr and
-            (batch, num_queries, embed_dims).
+            (batch, num_queries, 4) xyzr, float32 where the model is in half
+            precision, and (batch, num_queries, embed_dims).
         """
-        whwh = self.boxes.new_tensor(
+        boxes = full_precision(self.boxes)
+        whwh = boxes.new_tensor(
             [[width, height] * 2 for height, width in img_shapes]
         )
         content = F.layer_norm(self.content, self.content.shape[-1:])
         return (
-            encode_boxes(self.boxes * whwh[:, None]),
+            encode_boxes(boxes * whwh[:, None]),
             content.expand(len(whwh), -1, -1),
         )

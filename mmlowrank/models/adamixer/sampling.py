@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from .geometry import sizes_of
+from ...nn.adaptive_mixing import made_again
+from .geometry import full_precision, sizes_of
 
 
 class Pyramid:
@@ -43,10 +43,7 @@ class Pyramid:
             )
         self.groups = groups
         rows = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], 1)
-        # Half precision has too few bits for positions and their weights.
-        if rows.dtype in (torch.float16, torch.bfloat16):
-            rows = rows.float()
-        self.rows = rows
+        self.rows = rows = full_precision(rows)
         shapes = [m.shape[2:] for m in maps]
         starts = [0]
         for height, width in shapes[:-1]:
@@ -78,11 +75,7 @@ class Pyramid:
         if self.rows.is_cuda:
             return self.deformable(xy, levels)
         # Kept for backward: where the points are, not the rows they touch.
-        return checkpoint(
-            *(self.gather, xy, levels),
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
+        return made_again(self.gather, xy, levels)
 
     def gather(self, xy: Tensor, levels: Tensor) -> Tensor:
         """Sum the rows around each point.

@@ -53,7 +53,7 @@ class BoxAttention(nn.Module):
             overlap = intersection_over_own_area(decode_boxes(xyzr))
             overlap = (overlap + 1e-7).log()
             position = position_embedding(xyzr, query.shape[-1])
-        query = query + position
+        query = query + position.to(query.dtype)
         parts = self.in_proj(query).unflatten(-1, (3, self.num_heads, -1))
         bias = self.tau.view(-1, 1, 1) * overlap[:, None]
         out = F.scaled_dot_product_attention(

@@ -1,0 +1,47 @@
+"""Activation checkpointing without re-entry.
+
+The re-entrant kind, which mmengine's ``activation_checkpointing`` and the
+backbones' ``with_cp`` use, drops the gradients of a tuner whose input needs
+none, and fails under DDP where blocks share a tensor. The other kind does
+neither.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from ..nn.autograd import traced
+
+
+def checkpoint_forward(module: nn.Module) -> None:
+    """Keep the inputs of ``module`` only, and run it again for gradients."""
+    module.forward = partial(_checkpointed, module.forward)
+
+
+def take_over_with_cp(backbone: nn.Module) -> list[nn.Module]:
+    """Switch the backbone's own ``with_cp`` off and return who had it.
+
+    These are the innermost modules that have it: a stage or backbone that
+    has it too has passed it on.
+    """
+    asking = [m for m in backbone.modules() if getattr(m, 'with_cp', False)]
+    for module in asking:
+        module.with_cp = False
+    ids = {id(module) for module in asking}
+    return [
+        module
+        for module in asking
+        if not any(id(m) in ids for m in module.modules() if m is not module)
+    ]
+
+
+def _checkpointed(
+    forward: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    if not torch.is_grad_enabled() or traced():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
