@@ -295,3 +295,43 @@ def test_a_lost_last_validation_is_made_up_for(epoch, iteration, validates):
     assert runner.val_loop.run.called == validates
     runner.val_loop = None
     LastValidationHook().before_train(runner)
+
+
+@pytest.mark.parametrize('tuner', ['RLRR', 'SSF', 'ARC', 'BitFit'])
+def test_roles_under_a_schedule_that_decays_biases(tuner):
+    """As detection schedules do; scales of norms would shrink to zero."""
+    model = Model(f'mmlowrank.Swin{tuner}')
+    multiples = dict(norm_decay_mult=0.25, bias_decay_mult=0.5)
+    wrapper = construct(model, weight_decay=1.0, paramwise_cfg=multiples)
+    expected = {'scale': 0.25, 'shift': 0.5, 'bias': 0.5}
+    for name, (_, decay) in options(model, wrapper).items():
+        part, _, last = name.rpartition('.')
+        if 'norm' in part or part == 'neck.1':
+            assert decay == 0.25, name
+        elif last == 'relative_position_bias_table':
+            assert decay == 0, name
+        else:
+            assert decay == expected.get(last, 1.0), name
+
+
+def test_a_teacher_that_is_frozen_as_a_whole_is_accepted():
+    model = nn.ModuleDict(dict(student=Model(rank=4), teacher=Model(rank=4)))
+    model['teacher'].requires_grad_(False)
+    found = options(model, construct(model))
+    assert found.keys() == {
+        n for n, p in model.named_parameters() if p.requires_grad
+    }
+    assert all(name.startswith('student.') for name in found)
+    next(iter(model['teacher'].backbone.tuner.parameters())).requires_grad_()
+    with pytest.raises(RuntimeError, match='is frozen, but the tuner LoRand'):
+        construct(model)
+
+
+def test_the_audit_reads_statistics_in_train_mode():
+    model = Model(rank=4).eval()
+    runner = runner_of(model)
+    seen = []
+    runner.logger = SimpleNamespace(info=seen.append)
+    FreezeAuditHook().before_train(runner)
+    assert model.training
+    assert seen[0].splitlines()[-1].split()[-1] == '1'

@@ -1,5 +1,7 @@
 """The lean trunk: the stock trunk's values and gradients for fewer bytes."""
 
+import copy
+
 import pytest
 import torch
 from swins import FRAMEWORKS, VIT, build, images, loss, stir
@@ -99,3 +101,95 @@ def test_dropout_in_the_trunk_falls_back_to_the_stock_code(framework):
 def test_unknown_memory_is_refused():
     with pytest.raises(ValueError, match="'lean' or 'stock'"):
         build('mmdet', 'mmlowrank.SwinLoRand', rank=4, memory='small')
+
+
+def replaced(what):
+    """Return a function that changes the MLP of every block of a Swin."""
+
+    def change(backbone):
+        for stage in backbone.stages:
+            for block in stage.blocks:
+                what(block)
+        return backbone
+
+    return change
+
+
+def wrap_forward(block):
+    layer = block.ffn.layers[0][0]
+    stock = layer.forward
+    layer.forward = lambda x: 2 * stock(x)
+
+
+def hook(block):
+    layer = block.ffn.layers[1]
+    layer.register_forward_hook(lambda m, args, out: 2 * out)
+
+
+def other_attention(block):
+    """Make it one of a subclass, which computes something else."""
+    attention = block.attn.w_msa
+    attention.__class__ = type(
+        'WindowMSA',
+        (type(attention),),
+        dict(forward=lambda self, x, mask=None: self.proj(x)),
+    )
+
+
+CHANGES = {
+    'another attention': other_attention,
+    'another activation': lambda b: b.ffn.layers[0].__setitem__(
+        1, torch.nn.ReLU()
+    ),
+    'another MLP': lambda b: setattr(
+        b.ffn,
+        'layers',
+        copy.deepcopy(b.ffn.layers)[:1].append(b.ffn.layers[1]),
+    ),
+    'another norm': lambda b: setattr(
+        b, 'norm2', torch.nn.LayerNorm(b.norm2.normalized_shape).double()
+    ),
+    'a forward on the instance': wrap_forward,
+    'a hook that changes the output': hook,
+    'a softmax with a hook': lambda b: (
+        b.attn.w_msa.softmax.register_forward_hook(
+            lambda m, args, out: 2 * out
+        )
+    ),
+}
+
+
+@every
+@pytest.mark.parametrize('change', CHANGES)
+def test_parts_that_users_replace_count(framework, change):
+    """After attaching; values and gradients are the stock trunk's."""
+    lean, stock = (
+        replaced(CHANGES[change])(backbone.double())
+        for backbone in both(framework, LEAN[framework, 'LoRand'])
+    )
+    plain, _ = both(framework, LEAN[framework, 'LoRand'])
+    x = images().double()
+    one, other = loss(lean, x), loss(stock, x)
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    if change not in ('another MLP', 'another norm'):  # which are equal
+        assert not torch.allclose(one, loss(plain.double(), x), rtol=1e-6)
+    one.backward(), other.backward()
+    for name, parameter in stock.tuner.named_parameters():
+        ours = lean.tuner.get_parameter(name).grad
+        torch.testing.assert_close(
+            ours, parameter.grad, rtol=1e-8, atol=1e-11, msg=name
+        )
+
+
+@every
+def test_global_hooks_see_every_module(framework):
+    seen = []
+    for backbone in both(framework, LEAN[framework, 'LoRand']):
+        calls = []
+        handle = torch.nn.modules.module.register_module_forward_hook(
+            lambda module, args, out, calls=calls: calls.append(type(module))
+        )
+        loss(backbone, images()).backward()
+        handle.remove()
+        seen.append(calls)
+    assert seen[0] == seen[1]

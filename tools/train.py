@@ -8,7 +8,7 @@ import argparse
 import torch
 from mmengine.runner import find_latest_checkpoint
 
-from mmlowrank.engine import LastValidationHook, launch
+from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,6 +60,8 @@ def main() -> None:
         cfg.resume, cfg.load_from = True, resume_from
     runner = launch.start(cfg)
     runner.register_hook(LastValidationHook())
+    if not any(isinstance(hook, FreezeAuditHook) for hook in runner.hooks):
+        runner.register_hook(FreezeAuditHook())
     launch.check_not_empty(runner)
     runner.train()
     launch.leave_process_group()

@@ -64,7 +64,7 @@ def _make_lean(block: Block) -> None:
 
 def _attention(own: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Compute a window attention; ``(tokens, mask)`` like the stock one."""
-    if _recording(x, own):
+    if _recording(x, own) and is_window_attention(own):
         called = (own.qkv, own.proj)
         bypassed = [m for m in own.children() if m not in called]
         if not _drops(*bypassed) and not any(map(watched, bypassed)):
