@@ -82,17 +82,45 @@ def test_each_task_is_bit_equal_and_the_trunk_runs_once(framework, tmp_path):
                 assert torch.equal(one, other), name
 
 
+def total(model):
+    """Return a scalar of all outputs of all tasks."""
+    return sum(
+        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum()
+        for outs in model(images()).values()
+        for out in outs
+    )
+
+
+@every
+def test_gradients_own_their_memory(framework, tmp_path):
+    """So that clipping, scaling and accumulation act on each once."""
+    _, together = trained(framework, tmp_path)
+    owned = [p for p in together.parameters() if p.requires_grad]
+    total(together).backward()
+    once = [p.grad.clone() for p in owned]
+    storages = {p.grad.untyped_storage().data_ptr() for p in owned}
+    assert len(storages) == len(owned)
+    total(together).backward()
+    for parameter, grad in zip(owned, once, strict=True):
+        torch.testing.assert_close(parameter.grad, 2 * grad)
+        parameter.grad = None
+    scaler = torch.amp.GradScaler('cpu')
+    optimizer = torch.optim.SGD(owned, lr=1.0)
+    scaler.scale(total(together)).backward()
+    scaler.unscale_(optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(owned, 1.0)
+    for parameter, grad in zip(owned, once, strict=True):
+        torch.testing.assert_close(
+            parameter.grad, grad / norm, rtol=1e-4, atol=1e-6
+        )
+
+
 @every
 def test_all_tasks_train_and_the_trunk_does_not(framework, tmp_path):
     _, together = trained(framework, tmp_path)
     together.train()
     assert not together.trunk.training
-    total = sum(
-        (out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum()
-        for outs in together(images()).values()
-        for out in outs
-    )
-    total.backward()
+    total(together).backward()
     for name, parameter in together.named_parameters():
         assert parameter.requires_grad != name.startswith('trunk.')
         assert (parameter.grad is None) != parameter.requires_grad, name

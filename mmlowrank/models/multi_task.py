@@ -87,8 +87,7 @@ class MultiTaskE3VA(nn.Module):
     output norms and patch mergings.
 
     Args:
-        backbone: Config of the stock backbone, as in the tasks' configs;
-            ``convert_weights`` works in every framework.
+        backbone: Config of the stock backbone, as in the tasks' configs.
         tasks: Name -> arguments of :class:`E3VA`, and optionally
             ``checkpoint``, a file of the detector or segmentor that was
             trained with them. ``stochastic_trunk`` is refused.

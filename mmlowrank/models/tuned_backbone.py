@@ -48,8 +48,9 @@ def TunedBackbone(
         pretrained: A checkpoint; short for an ``init_cfg`` of type
             ``'Pretrained'``. mmdet's and mmseg's ``pretrained`` of a whole
             model arrives here.
-        convert_weights: The checkpoint comes from the Microsoft Swin
-            repository. Works in all three frameworks.
+        convert_weights: For a Swin it is accepted and means nothing: a file
+            of any known layout is read, see :mod:`..checkpoint.swin`. Other
+            stock backbones may know it.
 
     Raises:
         KeyError: If the backbone or the tuner is unknown.

@@ -5,14 +5,13 @@ output projection of its own. LORS (CVPR 2024) replaces either by one module
 that serves all stages; see :mod:`.lors`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from .autograd import no_autocast, traced
+from .autograd import made_again, no_autocast, traced
 from .lors import LORSAdaptive, LORSStatic, start_alike
 from .mixing import adaptive_mixing
 from .mixing_matrices import CastOnce, MixingSizes, generate_mixing
@@ -175,20 +174,6 @@ class AdaptiveMixing(nn.Module):
 
     def __getstate__(self) -> dict:
         return dict(self.__dict__, _merged=None)
-
-
-def made_again(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
-    """Call a function that keeps its inputs only, where gradients are wanted.
-
-    It runs again in the backward pass and must draw nothing at random. A
-    compiler knows of that; a trace gets the operations as they are.
-    """
-    recorded = traced() and not torch.compiler.is_compiling()
-    if recorded or not torch.is_grad_enabled():
-        return function(*inputs)
-    return checkpoint(
-        *(function, *inputs), use_reentrant=False, preserve_rng_state=False
-    )
 
 
 def build_mixing(

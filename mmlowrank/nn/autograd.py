@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 # The device that models are counted on; it knows no autocast.
 _COUNTED_ON = 'meta'
@@ -44,6 +45,34 @@ def by_hand(*inputs: Any) -> bool:
         and torch.is_grad_enabled()
         and any(tensor.requires_grad for tensor in tensors)
         and all(forward_ad.unpack_dual(t).tangent is None for t in tensors)
+    )
+
+
+def made_again(
+    function: Callable[..., Any],
+    *inputs: Any,
+    random: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Call a function that keeps its inputs only, where gradients are wanted.
+
+    It runs again in the backward pass. A compiler knows of that; a trace gets
+    the operations as they are.
+
+    Args:
+        function: What to call.
+        *inputs: Its arguments.
+        random: Whether it draws random numbers, which must be the same then.
+        **kwargs: More arguments.
+    """
+    recorded = traced() and not torch.compiler.is_compiling()
+    if recorded or not torch.is_grad_enabled():
+        return function(*inputs, **kwargs)
+    return checkpoint(
+        *(function, *inputs),
+        use_reentrant=False,
+        preserve_rng_state=random,
+        **kwargs,
     )
 
 

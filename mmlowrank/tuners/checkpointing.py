@@ -6,20 +6,16 @@ none, and fails under DDP where blocks share a tensor. The other kind does
 neither.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from ..nn.autograd import traced
+from ..nn.autograd import made_again
 
 
 def checkpoint_forward(module: nn.Module) -> None:
     """Keep the inputs of ``module`` only, and run it again for gradients."""
-    module.forward = partial(_checkpointed, module.forward)
+    module.forward = partial(made_again, module.forward, random=True)
 
 
 def take_over_with_cp(backbone: nn.Module) -> list[nn.Module]:
@@ -37,11 +33,3 @@ def take_over_with_cp(backbone: nn.Module) -> list[nn.Module]:
         for module in asking
         if not any(id(m) in ids for m in module.modules() if m is not module)
     ]
-
-
-def _checkpointed(
-    forward: Callable[..., Any], *args: Any, **kwargs: Any
-) -> Any:
-    if not torch.is_grad_enabled() or traced():
-        return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...nn.adaptive_mixing import made_again
+from ...nn.autograd import made_again
 from .geometry import full_precision, sizes_of
 
 
