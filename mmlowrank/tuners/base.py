@@ -39,13 +39,13 @@ class Tuner(nn.Module, ABC):
     model (EMA makes one) copies them with the modules they refer to.
 
     Attributes:
-        reentrant: Whether a part of the trunk may run a second time in the
+        repeatable: Whether a part of the trunk may run a second time in the
             backward pass. Not where hooks keep the state of one forward
             pass; activation checkpointing leaves such a trunk alone.
     """
 
     backbone: nn.Module
-    reentrant = True
+    repeatable = True
 
     # -- what a method defines --------------------------------------------
 
@@ -125,7 +125,7 @@ class Tuner(nn.Module, ABC):
         if memory == 'lean':
             make_lean(backbone, {id(tensor) for tensor in owned.values()})
         for module in take_over_with_cp(backbone):
-            if self.reentrant:
+            if self.repeatable:
                 checkpoint_forward(module)
         self._unwritten = Unwritten(self._stock_weights())
         # Whether a checkpoint was loaded into the backbone by anybody.
@@ -230,6 +230,8 @@ class Tuner(nn.Module, ABC):
             with self._unwritten.drawing(stock, self._stock_weights):
                 type(stock).init_weights(stock)
         except RuntimeError as error:
+            if checkpoint_of(stock) is None:
+                raise
             raise RuntimeError(
                 f'{checkpoint_of(stock)} does not fit this '
                 f'{type(stock).__name__}: {_first_lines(error)} '
@@ -340,7 +342,7 @@ def checkpoint_parts(model: nn.Module, paths: Iterable[str]) -> None:
     Raises:
         AttributeError: If there is no such part.
     """
-    alone = [t.backbone for t in tuners_of(model).values() if not t.reentrant]
+    alone = [t.backbone for t in tuners_of(model).values() if not t.repeatable]
     for path in paths:
         part = model.get_submodule(path)
         trunk = next((b for b in alone if part in [*b.modules()]), None)

@@ -49,7 +49,7 @@ class E3VA(Tuner):
     """
 
     # The hooks keep a forward pass's state, and the trunk keeps nothing.
-    reentrant = False
+    repeatable = False
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Which tensors of a backbone still have the values they were drawn with.
 
-Loading is not strict in most places and says little. But a write counts up a
-tensor's version, whichever way it comes, so that a frozen trunk which nothing
-ever wrote can be told from one that was loaded.
+Loading is not strict in most places and says little. But a write shows in a
+tensor's version or in its values, whichever way it comes, so that a frozen
+trunk which nothing ever wrote can be told from one that was loaded.
 """
 
 import logging
@@ -46,7 +46,7 @@ class Unwritten:
             tensors: Returns name -> tensor, as they are then.
         """
         before = _states(tensors())
-        at_loading: dict[str, tuple[int, int]] = {}
+        at_loading: dict[str, tuple] = {}
 
         def note(*_: object) -> None:
             if not at_loading:
@@ -114,11 +114,20 @@ def report(
     )
 
 
-def _states(tensors: dict[str, Tensor]) -> dict[str, tuple[int, int]]:
-    """Return name -> which tensor it is, and how often it was written."""
+def _states(tensors: dict[str, Tensor]) -> dict[str, tuple]:
+    """Return name -> what changes when a tensor is replaced or written."""
     # What was made in inference mode has no version, and cannot train.
     return {
-        name: (id(tensor), tensor._version)
+        name: (id(tensor), tensor._version, *_first_values(tensor))
         for name, tensor in tensors.items()
         if not tensor.is_inference()
     }
+
+
+def _first_values(tensor: Tensor) -> list[float]:
+    # Writing to .data does not count up the version. Values of a sharded
+    # tensor would have to be fetched.
+    plain = type(tensor) in (Tensor, nn.Parameter)
+    if tensor.is_meta or not plain:
+        return []
+    return tensor.detach().flatten()[:4].tolist()
