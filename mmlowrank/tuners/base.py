@@ -207,8 +207,7 @@ class Tuner(nn.Module, ABC):
         """
         super().train(mode)
         if mode:
-            ids = {id(tensor) for tensor in self.owned().values()}
-            for module in self._modules_to_hold(self.backbone, ids):
+            for module in self._modules_to_hold():
                 module.training = False
         return self
 
@@ -298,24 +297,41 @@ class Tuner(nn.Module, ABC):
         if self.training and torch.is_grad_enabled() and not traced():
             self.check_weights()
 
-    def _modules_to_hold(
-        self, module: nn.Module, owned: set[int]
-    ) -> Iterator[nn.Module]:
+    def _modules_to_hold(self) -> Iterator[nn.Module]:
         """Yield the stock modules that stay in eval mode.
 
         A part that trains as a whole behaves as in full tuning. Elsewhere
         statistics do not move, and randomness follows ``stochastic_trunk``.
         """
-        parameters = list(module.parameters())
-        if parameters and all(id(p) in owned for p in parameters):
+        owned = {id(tensor) for tensor in self.owned().values()}
+        # By path, in one pass over the parameters: loops that count
+        # iterations set the mode before each.
+        trained, frozen = set(), set()
+        parameters = self.backbone.named_parameters(remove_duplicate=False)
+        for name, parameter in parameters:
+            (trained if id(parameter) in owned else frozen).update(
+                _parents(name)
+            )
+        return self._held_below('', self.backbone, trained - frozen)
+
+    def _held_below(
+        self, path: str, module: nn.Module, whole: set[str]
+    ) -> Iterator[nn.Module]:
+        if path in whole:
             return
-        if module is not self.backbone and (
-            keeps_statistics(module) or not self.stochastic_trunk
-        ):
+        if path and (keeps_statistics(module) or not self.stochastic_trunk):
             yield module
-        for child in module.children():
+        for name, child in module.named_children():
             if child is not self:
-                yield from self._modules_to_hold(child, owned)
+                below = f'{path}.{name}' if path else name
+                yield from self._held_below(below, child, whole)
+
+
+def _parents(name: str) -> Iterator[str]:
+    """Yield the path of each module that a tensor is in, and the root's."""
+    while name:
+        name = name.rpartition('.')[0]
+        yield name
 
 
 def tuners_of(model: nn.Module) -> dict[str, Tuner]:
