@@ -61,7 +61,9 @@ processes: `tests/test_distributed.py`), which runs each cell on a CPU.
 - *counting*: mmengine's `get_model_complexity_info` counts no less than in
   the stock backbone.
 - *two processes*: gloo, `find_unused_parameters=False`, with checkpointed
-  activations; and torch's `fully_shard`.
+  activations; and torch's `fully_shard` of the whole backbone. E3VA's highway
+  uses the trunk's patch mergings after their stage is done: shard blocks or
+  the backbone, not stages.
 """
 
 

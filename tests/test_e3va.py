@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from swins import FRAMEWORKS, build, images, loss, stir
+from torch.utils.checkpoint import checkpoint
 
 every = pytest.mark.parametrize('framework', FRAMEWORKS)
 
@@ -290,3 +291,16 @@ def test_norm_after_the_merging_is_refused():
 def test_outputs_that_are_no_stage_are_refused(framework, out_indices):
     with pytest.raises(ValueError, match=r'out_indices=.* 0, 1, 2, 3'):
         tuned(framework, out_indices=out_indices)
+
+
+@every
+def test_a_part_of_the_trunk_that_runs_again_is_refused(framework):
+    """The hooks would see a forward pass that has ended."""
+    backbone = tuned(framework)
+    stage = backbone.stages[2]
+    stock = stage.forward
+    stage.forward = lambda *args, **kwargs: checkpoint(
+        stock, *args, use_reentrant=False, **kwargs
+    )
+    with pytest.raises(RuntimeError, match='do not checkpoint it'):
+        loss(backbone, images()).backward()

@@ -136,7 +136,27 @@ def other_attention(block):
     )
 
 
+def other(kind):
+    """Return an instance of a subclass that doubles what its class makes."""
+    forward = kind.forward
+    return type(
+        kind.__name__, (kind,), dict(forward=lambda s, x: 2 * forward(s, x))
+    )
+
+
 CHANGES = {
+    'another softmax': lambda b: setattr(
+        b.attn.w_msa, 'softmax', other(torch.nn.Softmax)(-1)
+    ),
+    'another dropout': lambda b: setattr(
+        b.attn.w_msa, 'attn_drop', other(torch.nn.Dropout)(0.0)
+    ),
+    'another dropout of the MLP': lambda b: b.ffn.layers.__setitem__(
+        2, other(torch.nn.Dropout)(0.0)
+    ),
+    'another container': lambda b: setattr(
+        b.ffn, 'layers', other(torch.nn.Sequential)(*b.ffn.layers)
+    ),
     'another attention': other_attention,
     'another activation': lambda b: b.ffn.layers[0].__setitem__(
         1, torch.nn.ReLU()

@@ -1,5 +1,6 @@
 """Building and loading: named forms, the general form, checkpoints."""
 
+import copy
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
-from swins import ARGS, DEPTHS, EMBED_DIMS, FRAMEWORKS, build, images
+from swins import ARGS, DEPTHS, EMBED_DIMS, FRAMEWORKS, VIT, build, images
 
 from mmlowrank.checkpoint.swin import convert
 from mmlowrank.registry import TUNERS
@@ -327,3 +328,30 @@ def test_convert_weights_can_be_switched_off(framework, tmp_path):
     name = 'stages.0.downsample.reduction.weight'
     loaded = backbone.state_dict()[name]
     assert torch.equal(loaded, source.state_dict()[name])
+
+
+def test_adaptformer_keeps_nothing_of_a_pass_that_failed():
+    """A tensor of a graph could not be copied."""
+    backbone = build('mmdet', 'mmlowrank.SwinAdaptFormer', mid_channels=4)
+    drop = backbone.stages[0].blocks[0].attn.drop
+    handle = drop.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backbone(images().requires_grad_())
+    handle.remove()
+    copy.deepcopy(backbone)(images())
+
+
+def test_prompts_leave_the_batch_size_open():
+    backbone = build(VIT, 'VPT', tokens=3)
+    backbone.eval()
+    traced = torch.jit.trace(
+        backbone, images(2), check_trace=False, strict=False
+    )
+    for one, other in zip(traced(images(3)), backbone(images(3)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_batch_without_images_on_a_vit():
+    backbone = build(VIT, 'LoRand', rank=4)
+    backbone(torch.zeros(0, 3, 64, 64))[-1].sum().backward()
+    assert not any(p.grad.any() for p in backbone.tuner.parameters())

@@ -20,6 +20,8 @@ from .tuned_backbone import build_stock
 class _SharedTrunk(Fixed):
     """Freezes the trunk, and checks what its ``init_weights`` loads."""
 
+    repeatable = False  # as E3VA's own
+
     def merge(self) -> dict[str, Tensor]:
         """Refuse.
 

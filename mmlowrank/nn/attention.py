@@ -75,13 +75,15 @@ class _WindowAttention(torch.autograd.Function):
         grad_bias = grad_scores.sum(0) if ctx.needs_input_grad[1] else None
         if not ctx.needs_input_grad[0]:
             return None, grad_bias, None, None, None
-        grad_qkv = torch.empty_like(qkv)
-        grad_q, grad_k, grad_v = _heads_of(grad_qkv, ctx.heads)
         grad_scores = grad_scores.to(q.dtype)
-        grad_q.copy_((grad_scores @ k).mul_(ctx.scale))
-        grad_k.copy_((grad_scores.mT @ q).mul_(ctx.scale))
-        grad_v.copy_(weights.to(v.dtype).mT @ grad)
-        return grad_qkv, grad_bias, None, None, None
+        grads = (
+            (grad_scores @ k).mul_(ctx.scale),
+            (grad_scores.mT @ q).mul_(ctx.scale),
+            weights.to(v.dtype).mT @ grad,
+        )
+        # (3, windows, heads, tokens, width / heads)
+        grad_qkv = torch.stack(grads).permute(1, 3, 0, 2, 4)
+        return grad_qkv.reshape(qkv.shape), grad_bias, None, None, None
 
 
 def _heads_of(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:

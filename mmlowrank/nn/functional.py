@@ -18,7 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, by_hand, cast_to, product_type, through_twin
+from .autograd import (
+    autocast,
+    by_hand,
+    cast_to,
+    product_type,
+    through_twin,
+)
 
 
 def low_rank_code_plain(
@@ -256,7 +262,7 @@ class _Bottleneck(torch.autograd.Function):
             return through_twin(twin, ctx, inputs, grad)
         weights = cast_to(x.dtype, *weights)
         rows = x.reshape(-1, x.shape[-1])
-        keep = None if keep is None else keep.view(len(rows), -1)
+        keep = None if keep is None else keep.view(-1, keep.shape[-1])
         needs = ctx.needs_input_grad[:5]
         grad_rows, *grads = _mlp_gradients(
             needs, grad, rows, weights, keep, ctx.dropout
@@ -305,7 +311,7 @@ def _mlp_gradients(
     """Return the gradients of y (rows, d) and of the four ``weights``."""
     need_y, need_w1, need_b1, need_w2, need_b2 = needs
     weight1, bias1, weight2, _ = weights
-    grad = grad.reshape(len(y), -1)
+    grad = grad.reshape(len(y), grad.shape[-1])
     grad_b2 = grad.sum(0) if need_b2 else None
     h = F.linear(y, weight1, bias1)
     grad_w2 = None

@@ -45,6 +45,6 @@ class Prompts(nn.Module):
 
     def forward(self, layer: int, batch: int) -> Tensor:
         """Return the prompts of one layer: (batch, tokens, embed_dims)."""
-        # Not a view: without gradients, one of a leaf that wants a gradient
-        # claims to want one too, which module trackers trip over.
-        return self.prompts[layer].repeat(batch, 1, 1)
+        # Not a view of a leaf: without gradients it would claim to want one
+        # all the same, which module trackers trip over.
+        return self.prompts[layer].clone().expand(batch, -1, -1)

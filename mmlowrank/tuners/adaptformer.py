@@ -48,6 +48,7 @@ class AdaptFormer(Tuner):
 
     def build(self, backbone: nn.Module) -> None:
         self.stages = nn.ModuleList()
+        self._besides: list[_Beside] = []
         for stage in transformer_stages(
             backbone, needed_by=type(self).__name__
         ):
@@ -61,9 +62,16 @@ class AdaptFormer(Tuner):
                     beside = _Beside(branch)
                     block.norms[site].register_forward_pre_hook(beside.read)
                     block.branches[site].register_forward_hook(beside.add)
+                    self._besides.append(beside)
                     sites[site] = branch
                 blocks.append(sites)
             self.stages.append(blocks)
+        # Also when the forward fails.
+        backbone.register_forward_hook(self._clear, always_call=True)
+
+    def _clear(self, *_: object) -> None:
+        for beside in self._besides:
+            beside.stream = None
 
     def merge(self) -> dict[str, Tensor]:
         """Refuse.
@@ -86,4 +94,10 @@ class _Beside:
 
     def add(self, module: nn.Module, args: tuple, out: Tensor) -> Tensor:
         stream, self.stream = self.stream, None
+        if stream is None:
+            raise RuntimeError(
+                'a part of a block runs again without the norm before it, '
+                'whose input AdaptFormer reads: checkpoint whole blocks or '
+                'stages instead'
+            )
         return out + self.branch(stream)

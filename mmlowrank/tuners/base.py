@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 from ..nn.autograd import traced
 from .anatomy import beyond_outputs
-from .checkpointing import checkpoint_forward, take_over_with_cp
+from .checkpointing import (
+    checkpoint_forward,
+    take_over_reentrant,
+    take_over_with_cp,
+)
 from .lean import make_lean
 from .roles import keeps_statistics, norm_tensors
 from .written import Unwritten, checkpoint_of, report
@@ -124,13 +128,11 @@ class Tuner(nn.Module, ABC):
                 parameter.requires_grad_(False)
         if memory == 'lean':
             make_lean(backbone, {id(tensor) for tensor in owned.values()})
-        for module in take_over_with_cp(backbone):
-            if self.repeatable:
-                checkpoint_forward(module)
+        self._checkpoint(take_over_with_cp(backbone))
         self._unwritten = Unwritten(self._stock_weights())
         # Whether a checkpoint was loaded into the backbone by anybody.
         self._loaded = self._weights_checked = False
-        backbone._register_load_state_dict_pre_hook(self._note_loading)
+        backbone.register_load_state_dict_post_hook(self._note_loading)
         backbone.register_forward_pre_hook(self._before_forward)
         backbone.train()
         return backbone
@@ -209,7 +211,13 @@ class Tuner(nn.Module, ABC):
         if mode:
             for module in self._modules_to_hold():
                 module.training = False
+            self._checkpoint(take_over_reentrant(self.backbone))
         return self
+
+    def _checkpoint(self, parts: list[nn.Module]) -> None:
+        for part in parts:
+            if self.repeatable:
+                checkpoint_forward(part)
 
     def init_backbone_weights(self) -> None:
         """Run the stock ``init_weights``, out of reach of the tuner.
@@ -234,8 +242,9 @@ class Tuner(nn.Module, ABC):
             raise RuntimeError(
                 f'{checkpoint_of(stock)} does not fit this '
                 f'{type(stock).__name__}: {_first_lines(error)} '
-                "Check the backbone's arguments (of a Swin: embed_dims, "
-                'depths and num_heads) against the checkpoint'
+                'Change the arguments of the backbone that these sizes come '
+                'from (of a Swin: embed_dims, num_heads, patch_size or '
+                'in_channels), or take another checkpoint'
             ) from error
         finally:
             stock._modules[CHILD] = tuner
@@ -244,7 +253,7 @@ class Tuner(nn.Module, ABC):
             self._report_unwritten()
 
     def check_weights(self) -> None:
-        """Check that something wrote the frozen weights, once.
+        """Check that something wrote the frozen weights, once a loading.
 
         Called before the first iteration. Without any checkpoint there is a
         warning only: a random trunk may be a test of everything else.
@@ -254,8 +263,8 @@ class Tuner(nn.Module, ABC):
                 at their random start.
         """
         if not self._weights_checked:
-            self._weights_checked = True
             self._report_unwritten()
+            self._weights_checked = True
 
     def _report_unwritten(self) -> None:
         # A normalisation that no checkpoint wrote is a plain normalisation
@@ -291,7 +300,8 @@ class Tuner(nn.Module, ABC):
         }
 
     def _note_loading(self, *_: object) -> None:
-        self._loaded = True
+        self._loaded, self._weights_checked = True, False
+        self._unwritten.settle(self._stock_weights())
 
     def _before_forward(self, *_: object) -> None:
         if self.training and torch.is_grad_enabled() and not traced():

@@ -29,7 +29,8 @@ def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     owned = {
         f'{path.removesuffix(CHILD)}{name}'
         for path, tuner in tuners_of(model).items()
-        for name in tuner.owned()
+        for name, tensor in tuner.owned().items()
+        if tensor.requires_grad  # not that of a frozen teacher
     }
     parameters = dict(model.named_parameters())
     switched, matched = [], set()
@@ -59,7 +60,7 @@ def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     return switched
 
 
-class _FrozenParts(nn.Module):
+class _FrozenParts(nn.Identity):
     """A child without tensors, through which ``train()`` reaches here.
 
     It holds what is frozen by name in eval mode, and asks anew each time

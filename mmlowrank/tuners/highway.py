@@ -77,6 +77,7 @@ class Highway(nn.Module):
     def clear(self) -> None:
         """Forget a call of the trunk. Call before and after each."""
         self.outputs = {}
+        self._running = False
         # Parallel form: what the stage has added so far, and e_in - l_in.
         self._codes: list[Tensor] = []
         self._offset: Tensor | None = None
@@ -84,7 +85,17 @@ class Highway(nn.Module):
         self._stream: Tensor | None = None
 
     def _enter(self, module: nn.Module, args: tuple) -> None:
-        self._stream = args[0]
+        self.clear()
+        self._running, self._stream = True, args[0]
+
+    def _check(self) -> None:
+        """Refuse a part of the trunk that runs again by itself."""
+        if not self._running:
+            raise RuntimeError(
+                'a part of the trunk of E3VA runs outside of a forward pass, '
+                'as activation checkpointing lets it in the backward pass. '
+                'E3VA keeps nothing of its trunk: do not checkpoint it'
+            )
 
     def _tap(
         self,
@@ -95,6 +106,7 @@ class Highway(nn.Module):
         args: tuple,
         out: Tensor,
     ) -> None:
+        self._check()
         adapter = self.stages[i][j][site]
         if self.stacked:
             self._stream = adapter(self._stream + out)

@@ -67,7 +67,10 @@ def _attention(own: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     if _recording(x, own) and is_window_attention(own):
         called = (own.qkv, own.proj)
         bypassed = [m for m in own.children() if m not in called]
-        if not _drops(*bypassed) and not any(map(watched, bypassed)):
+        known = all(
+            _runs(m, nn.Softmax) or _runs(m, nn.Dropout) for m in bypassed
+        )
+        if known and not _drops(*bypassed) and not any(map(watched, bypassed)):
             return _lean_attention(own, x, *args, **kwargs)
     return type(own).forward(own, x, *args, **kwargs)
 
@@ -160,10 +163,9 @@ def _recording(x: Tensor, module: nn.Module) -> bool:
 
 def _is_plain(mlp: nn.Module) -> bool:
     """Whether the layers are Linear, GELU, Linear, with dropouts."""
+    passing = (nn.Dropout, nn.Identity, nn.Sequential)
     flat = [
-        m
-        for m in mlp.modules()
-        if not isinstance(m, (nn.Dropout, nn.Identity, nn.Sequential))
+        m for m in mlp.modules() if not any(_runs(m, kind) for kind in passing)
     ]
     return (
         len(flat) == 3
@@ -172,6 +174,11 @@ def _is_plain(mlp: nn.Module) -> bool:
         and _is_linear(flat[2])
         and flat[1].approximate == 'none'
     )
+
+
+def _runs(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it runs the code of a kind, and not a subclass's own."""
+    return isinstance(module, kind) and type(module).forward is kind.forward
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -4,6 +4,7 @@ from torch import nn
 
 NORMS = (
     nn.LayerNorm,
+    nn.RMSNorm,
     nn.GroupNorm,
     nn.modules.batchnorm._BatchNorm,
     nn.modules.instancenorm._InstanceNorm,

@@ -68,7 +68,7 @@ class VPT(Tuner):
         x = args[0]
         prompts = self._carried
         if self.deep or i == 0:
-            prompts = self.prompts(i, len(x)).to(x.dtype)
+            prompts = self.prompts(i, x.shape[0]).to(x.dtype)
         front = self.backbone.num_extra_tokens
         return (torch.cat([x[:, :front], prompts, x[:, front:]], 1),)
 

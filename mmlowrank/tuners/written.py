@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -29,8 +30,12 @@ class Unwritten:
         return [
             name
             for name, state in _states(tensors).items()
-            if self._drawn.get(name) == state
+            if _same(state, self._drawn.get(name))
         ]
+
+    def settle(self, tensors: dict[str, Tensor]) -> None:
+        """Forget what has been written, before copies lose its traces."""
+        self._drawn = {n: self._drawn[n] for n in self.names(tensors)}
 
     @contextmanager
     def drawing(
@@ -46,7 +51,7 @@ class Unwritten:
             tensors: Returns name -> tensor, as they are then.
         """
         before = _states(tensors())
-        at_loading: dict[str, tuple] = {}
+        at_loading: dict[str, _State] = {}
 
         def note(*_: object) -> None:
             if not at_loading:
@@ -114,19 +119,36 @@ def report(
     )
 
 
-def _states(tensors: dict[str, Tensor]) -> dict[str, tuple]:
-    """Return name -> what changes when a tensor is replaced or written."""
+class _State(NamedTuple):
+    """What changes when a tensor is replaced or written."""
+
+    tensor: int
+    version: int
+    values: list[float]
+
+
+def _same(now: _State, drawn: _State | None) -> bool:
+    """Whether nothing was written in between.
+
+    A copy of a tensor starts its versions anew, so its values must tell. Of
+    a sharded one they would have to be fetched: it counts as written.
+    """
+    if drawn is None or now.values != drawn.values:
+        return False
+    return now.version == drawn.version or now.tensor != drawn.tensor
+
+
+def _states(tensors: dict[str, Tensor]) -> dict[str, _State]:
     # What was made in inference mode has no version, and cannot train.
     return {
-        name: (id(tensor), tensor._version, *_first_values(tensor))
+        name: _State(id(tensor), tensor._version, _first_values(tensor))
         for name, tensor in tensors.items()
         if not tensor.is_inference()
     }
 
 
 def _first_values(tensor: Tensor) -> list[float]:
-    # Writing to .data does not count up the version. Values of a sharded
-    # tensor would have to be fetched.
+    # Writing to .data does not count up the version.
     plain = type(tensor) in (Tensor, nn.Parameter)
     if tensor.is_meta or not plain:
         return []
