@@ -14,16 +14,18 @@ from mmengine.registry import (
 )
 from mmpretrain.structures import DataSample
 
-FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'rlrr'
+from mmlowrank.analysis import paper_tables
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 
 
-def load(stem: str) -> Config:
-    return Config.fromfile(FOLDER / f'{stem}.py')
+def load(stem: str, **environment: str) -> Config:
+    return paper_tables.load(CONFIGS, f'rlrr/{stem}', **environment)
 
 
-def small(stem: str) -> Config:
+def small(stem: str, **environment: str) -> Config:
     """The config with a ViT of one block of width 8, from scratch."""
-    cfg = load(stem)
+    cfg = load(stem, **environment)
     arch = dict(
         embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=16
     )
@@ -34,16 +36,17 @@ def small(stem: str) -> Config:
 
 @pytest.mark.parametrize(
     ('data', 'epochs'),
-    [('cub', 60), ('dogs', 60), ('cub-augreg', 110)],
+    [('CUB_200_2011', 60), ('StanfordDogs', 60), ('CUB_200_2011', 110)],
 )
 def test_warm_restarts_in_every_epoch(data, epochs):
     """mmengine's own scheduler, shifted by one epoch."""
-    name, _, augreg = data.partition('-')
+    augreg = epochs == 110
     model = 'vit-b-p16-augreg' if augreg else 'vit-b-p16'
-    cfg = load(f'{model}_rlrr_{epochs}e_fgvc-{name}')
+    cfg = load(f'{model}_rlrr_{epochs}e_fgvc', FGVC_NAME=data)
+    assert cfg.param_scheduler.end == epochs
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     scheduler = PARAM_SCHEDULERS.build(
-        dict(cfg.param_scheduler, end=epochs),
+        cfg.param_scheduler,
         default_args=dict(optimizer=optimizer),
     )
     rates = []
@@ -65,7 +68,7 @@ def test_warm_restarts_in_every_epoch(data, epochs):
 
 def test_decay_is_that_of_the_authors_code():
     """Scales, head weight and the patch's scale and shift; nothing else."""
-    cfg = small('vit-b-p16_rlrr_110e_vtab1k-kitti')
+    cfg = small('vit-b-p16_rlrr_110e_vtab1k', VTAB_TASK='kitti')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model)
         constructor = OPTIM_WRAPPER_CONSTRUCTORS.get(
@@ -101,11 +104,11 @@ def test_decay_is_that_of_the_authors_code():
 
 def test_the_head_starts_at_zero_or_small():
     for stem, std in (
-        ('vit-b-p16_rlrr_110e_vtab1k-sun397', 0.0),
-        ('swin-b_rlrr_110e_vtab1k-sun397', 0.02),
+        ('vit-b-p16_rlrr_110e_vtab1k', 0.0),
+        ('swin-b_rlrr_110e_vtab1k', 0.02),
     ):
         with DefaultScope.overwrite_default_scope('mmpretrain'):
-            head = MODELS.build(load(stem).model.head)
+            head = MODELS.build(load(stem, VTAB_TASK='sun397').model.head)
         torch.manual_seed(0)
         head.init_weights()
         weight, bias = head.parameters()
@@ -115,7 +118,7 @@ def test_the_head_starts_at_zero_or_small():
 
 def test_mixed_batches_give_a_loss():
     """The data preprocessor must know the number of classes."""
-    cfg = small('vit-b-p16-augreg_rlrr_110e_fgvc-dogs')
+    cfg = small('vit-b-p16-augreg_rlrr_110e_fgvc', FGVC_NAME='StanfordDogs')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(
             dict(cfg.model, data_preprocessor=cfg.data_preprocessor)
@@ -155,7 +158,7 @@ def test_a_swin_classifier_gets_the_last_norm_of_microsofts_file(tmp_path):
             if not key.startswith('norm3.'):
                 theirs[key] = value
         torch.save(dict(model=theirs), path)
-        cfg = load('swin-b_rlrr_110e_vtab1k-kitti').model.backbone.to_dict()
+        cfg = load('swin-b_rlrr_110e_vtab1k').model.backbone.to_dict()
         pretrained = dict(type='Pretrained', checkpoint=str(path))
         cfg['backbone'] = dict(swin, init_cfg=pretrained)
         tuned = MODELS.build(cfg)

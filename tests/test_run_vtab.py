@@ -53,7 +53,7 @@ SHORT = (
 
 @pytest.fixture(scope='module')
 def tasks(tmp_path_factory):
-    """Configs and data of KITTI and Camelyon; black is 0, white is 1."""
+    """A config, and data of KITTI and Camelyon; black is 0, white is 1."""
     root = tmp_path_factory.mktemp('vtab')
     for task in ('kitti', 'patch_camelyon'):
         folder = root / 'data' / task
@@ -64,9 +64,8 @@ def tasks(tmp_path_factory):
         for name, count in (('train800val200', 4), ('test', 3)):
             lines = ['0.png 0', '1.png 1'] * count
             (folder / f'{name}.txt').write_text('\n'.join(lines))
-        name = task.replace('_', '-')
-        base = ROOT / f'configs/rlrr/_base_/vtab1k_{name}.py'
-        (root / f'tiny_{name}.py').write_text(CONFIG.format(base=base))
+    base = ROOT / 'configs/rlrr/_base_/vtab1k.py'
+    (root / 'tiny.py').write_text(CONFIG.format(base=base))
     return root
 
 
@@ -75,7 +74,7 @@ def start(root: Path, *args: object):
         [
             sys.executable,
             str(ROOT / 'tools/run_vtab.py'),
-            str(root / 'tiny_{task}.py'),
+            str(root / 'tiny.py'),
             *map(str, args),
         ],
         cwd=root,
@@ -190,18 +189,23 @@ def test_it_takes_its_child_along(tasks):
 
 
 @pytest.mark.parametrize(
-    ('pattern', 'args', 'sentence'),
+    ('config', 'args', 'sentence'),
     [
-        ('tiny_kitti.py', (), 'must have {task}'),
-        ('tiny_{task}.py', (), 'there is no config'),
-        ('tiny_{task}.py', ('--tasks', 'mnist'), "choice: 'mnist'"),
+        ('none.py', (), 'there is no config'),
+        ('tiny.py', ('--tasks', 'mnist'), "choice: 'mnist'"),
+        ('fixed.py', ('--tasks', 'dtd'), 'with VTAB_TASK=dtd trains kitti'),
     ],
 )
 def test_nonsense_is_refused(
-    tasks, pattern, args, sentence, monkeypatch, capsys
+    tasks, config, args, sentence, monkeypatch, capsys
 ):
+    fixed = "train_dataloader = dict(dataset=dict(task='kitti'))"
+    (tasks / 'fixed.py').write_text(fixed)
     tool = runpy.run_path(str(ROOT / 'tools/run_vtab.py'))
-    monkeypatch.setattr(sys, 'argv', ['x', str(tasks / pattern), *args])
+    monkeypatch.setenv('VTAB_TASK', 'cifar')
+    work = ('--work-dir', str(tasks / 'nonsense'))
+    argv = ['x', str(tasks / config), *args, *work]
+    monkeypatch.setattr(sys, 'argv', argv)
     with pytest.raises(SystemExit) as stop:
         tool['main']()
     assert sentence in f'{stop.value.code} {capsys.readouterr().err}'

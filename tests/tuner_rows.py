@@ -47,6 +47,12 @@ TUNERS = {
         sum(11 * d + 5 for d in WIDTHS) * 2,
         False,
     ),
+    'Adapter-5, one site': (
+        'mmlowrank.SwinAdapter',
+        dict(mid_channels=5, sites=('ffn',), hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS),
+        False,
+    ),
     'LoRand': (
         'mmlowrank.SwinLoRand',
         dict(branches=2, rank=8),

@@ -1,17 +1,20 @@
 """Train one method on the tasks of VTAB-1k and print the table.
 
-python tools/run_vtab.py \
-    'configs/rlrr/vit-b-p16_rlrr_110e_vtab1k-{task}.py' [--amp]
+python tools/run_vtab.py configs/rlrr/vit-b-p16_rlrr_110e_vtab1k.py [--amp]
     [--tasks cifar kitti] [--work-dir DIR] [--cfg-options ...]
 
-Runs one task after the other. Stopped? Run it again: finished tasks are
-skipped, the one that was running goes on from its last checkpoint. With all
-tasks finished it only prints.
+The config takes its task from VTAB_TASK in the environment. Runs one task
+after the other. Stopped? Run it again: finished tasks are skipped, the one
+that was running goes on from its last checkpoint. With all tasks finished it
+only prints.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+from mmengine.config import Config
 
 from mmlowrank.analysis import vtab
 from mmlowrank.datasets.vtab_tasks import TASKS
@@ -26,9 +29,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        'configs',
-        help='path of the configs with {task} where the name of the task is\n'
-        '(in file names of configs/rlrr with dashes: oxford-iiit-pet)',
+        'config',
+        type=Path,
+        help='a config that takes its task from VTAB_TASK',
     )
     parser.add_argument(
         '--tasks',
@@ -42,7 +45,7 @@ def parse_args() -> argparse.Namespace:
         '--work-dir',
         type=Path,
         help='a folder for each task is made in it\n'
-        '(default: work_dirs/<name of the configs>)',
+        '(default: work_dirs/<name of the config>)',
     )
     parser.add_argument('--amp', action='store_true', help='see train.py')
     parser.add_argument(
@@ -54,43 +57,42 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def config_of(pattern: str, task: str) -> Path:
-    """Return the config of a task.
+def choose(task: str, config: Path) -> None:
+    """Make ``task`` the one that the config takes from the environment.
 
     Raises:
-        SystemExit: If the pattern has no place for it, or names no file.
+        SystemExit: If the config does not take it.
     """
-    if '{task}' not in pattern:
+    os.environ['VTAB_TASK'] = task
+    found = Config.fromfile(config).train_dataloader.dataset.get('task')
+    if found != task:
         sys.exit(
-            f'run_vtab: {pattern} must have {{task}} in the place of the '
-            "task's name, e.g. '..._vtab1k-{task}.py' (in quotes)"
+            f'run_vtab: {config} with VTAB_TASK={task} trains {found}. Let '
+            'it take its task from the environment, as '
+            'configs/rlrr/_base_/vtab1k.py does'
         )
-    path = Path(pattern.replace('{task}', task.replace('_', '-')))
-    if not path.is_file():
-        sys.exit(f'run_vtab: there is no config {path}')
-    return path
 
 
 def main() -> None:
     """Train what is not finished; print the table."""
     args = parse_args()
-    stem = Path(args.configs).stem.replace('{task}', '').rstrip('-_')
-    root = args.work_dir or Path('work_dirs') / stem
+    if not args.config.is_file():
+        sys.exit(f'run_vtab: there is no config {args.config}')
+    root = args.work_dir or Path('work_dirs') / args.config.stem
     options = ['--amp'] if args.amp else []
     options += ['--cfg-options', *args.cfg_options] if args.cfg_options else []
-    # All names first: a typo in the pattern shall not wait for task 19.
-    configs = {task: config_of(args.configs, task) for task in args.tasks}
     child_run.stop_like_ctrl_c()
-    for number, (task, config) in enumerate(configs.items(), 1):
-        name = f'[{number}/{len(configs)}] {task}'
+    for number, task in enumerate(args.tasks, 1):
+        name = f'[{number}/{len(args.tasks)}] {task}'
         result = vtab.read_result(root / task)
         if result is not None:
-            done = child_run.done_before(root / task, config, options)
+            done = child_run.done_before(root / task, args.config, options)
             child_run.say(f'{name}  best {result.best:.1f}  {done}')
             continue
+        choose(task, args.config)
         try:
             seconds = child_run.train(
-                TRAIN, name, config, root / task, options
+                TRAIN, name, args.config, root / task, options
             )
         except KeyboardInterrupt:
             sys.exit('\nrun_vtab: stopped; run it again to go on')

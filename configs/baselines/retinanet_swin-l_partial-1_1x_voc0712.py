@@ -2,14 +2,14 @@ r"""Partial tuning (last block) of Swin-L: RetinaNet, VOC 07+12.
 
 E3VA paper (table 1): AP 85.4. Not run here.
 
-    bash tools/dist_train.sh \
-        configs/baselines/retinanet_swin-l_partial-1_1x_voc0712.py 8
+    python tools/train.py \
+        configs/baselines/retinanet_swin-l_partial-1_1x_voc0712.py
 """
 
 _base_ = [
     '../_base_/models/retinanet_swin-l.py',
     '../_base_/datasets/voc0712.py',
-    '../_base_/schedules/adamw_1x_voc0712.py',
+    '../_base_/schedules/adamw_1x-2img_voc0712.py',
     '../_base_/tuners/partial-1.py',
     '../_base_/default_runtime.py',
 ]

@@ -11,6 +11,6 @@ _base_ = [
     '../_base_/datasets/ade20k.py',
     '../_base_/schedules/adamw_160k_ade20k.py',
     '../_base_/tuners/bitfit.py',
-    '../_base_/default_runtime.py',
+    '../_base_/default_runtime_one-size.py',
 ]
 model = dict(backbone=_base_.tuner)

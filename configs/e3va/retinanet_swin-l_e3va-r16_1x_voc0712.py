@@ -2,14 +2,14 @@ r"""E3VA+ (rank 16) on Swin-L: RetinaNet, VOC 07+12.
 
 Paper (table 1): AP 86.8. Not run here.
 
-    bash tools/dist_train.sh \
-        configs/e3va/retinanet_swin-l_e3va-r16_1x_voc0712.py 8
+    python tools/train.py \
+        configs/e3va/retinanet_swin-l_e3va-r16_1x_voc0712.py
 """
 
 _base_ = [
     '../_base_/models/retinanet_swin-l.py',
     '../_base_/datasets/voc0712.py',
-    '../_base_/schedules/adamw_1x_voc0712.py',
+    '../_base_/schedules/adamw_1x-2img_voc0712.py',
     '../_base_/tuners/e3va-r16.py',
     '../_base_/default_runtime.py',
 ]

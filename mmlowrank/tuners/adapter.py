@@ -1,10 +1,12 @@
 """The Houlsby adapter in a frozen trunk, baseline of LoRand and E3VA."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from ..nn import adapter
 from ..registry import TUNERS
-from .serial import SerialTuner
+from .serial import SITES, SerialTuner, check_sites
 
 
 @TUNERS.register_module()
@@ -12,13 +14,19 @@ class Adapter(SerialTuner):
     """Dense adapters behind attention and MLP of every block.
 
     The LoRand paper's ADAPTER-B and ADAPTER-T are ``mid_ratio`` 0.5 and
-    0.25; the E3VA paper's ADAPTER is ``mid_channels=64``.
+    0.25; the E3VA paper's ADAPTER is ``mid_channels=64``. The counts of the
+    RLRR paper's Adapter on ViT-B are those of ``mid_ratio=1 / 64`` behind the
+    MLP alone.
 
     Args:
         mid_ratio: Width of the bottleneck as a part of the block's width.
         mid_channels: Width of the bottleneck in every block; overrides
             ``mid_ratio``.
         hidden_dropout: Dropout rate of the hidden vector.
+        sites: ``'attn'``, ``'ffn'`` or both: the branches with an adapter.
+
+    Raises:
+        ValueError: If a site is unknown.
     """
 
     def __init__(
@@ -26,8 +34,10 @@ class Adapter(SerialTuner):
         mid_ratio: float = 0.5,
         mid_channels: int | None = None,
         hidden_dropout: float = 0.1,
+        sites: Sequence[str] = SITES,
     ) -> None:
         super().__init__()
+        self.sites = check_sites(sites, 'Adapter')
         self.mid_ratio = mid_ratio
         self.mid_channels = mid_channels
         self.hidden_dropout = hidden_dropout

@@ -1,12 +1,14 @@
 """AdaptFormer in a frozen trunk, a baseline of the E3VA paper."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ..nn import adaptformer
 from ..registry import TUNERS
 from .anatomy import transformer_stages
 from .base import Tuner
-from .serial import refuse_merge
+from .serial import SITES, check_sites, refuse_merge
 
 
 @TUNERS.register_module()
@@ -30,16 +32,12 @@ class AdaptFormer(Tuner):
     def __init__(
         self,
         mid_channels: int = 64,
-        sites: tuple[str, ...] = ('attn', 'ffn'),
+        sites: Sequence[str] = SITES,
         scale: float = 0.1,
         hidden_dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        if not sites or not set(sites) <= {'attn', 'ffn'}:
-            raise ValueError(
-                f"AdaptFormer sites must be 'attn', 'ffn' or both, got {sites}"
-            )
-        self.sites = tuple(sites)
+        self.sites = check_sites(sites, 'AdaptFormer')
         self.options = dict(
             mid_channels=mid_channels,
             scale=scale,

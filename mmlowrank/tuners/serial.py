@@ -8,6 +8,7 @@ The adapter comes before stochastic depth, as in the authors' public code.
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import NoReturn
 
 from torch import Tensor, nn
@@ -15,12 +16,33 @@ from torch import Tensor, nn
 from .anatomy import transformer_stages
 from .base import CannotMerge, Tuner
 
+SITES = ('attn', 'ffn')
+
+
+def check_sites(sites: Sequence[str], method: str) -> tuple[str, ...]:
+    """Return the branches of a block that a method adapts.
+
+    Raises:
+        ValueError: If there is none, or one that no block has.
+    """
+    if isinstance(sites, str) or not sites or not {*sites} <= {*SITES}:
+        raise ValueError(
+            f"{method} sites must be ('attn',), ('ffn',) or both, got "
+            f'{sites!r}'
+        )
+    return tuple(sites)
+
 
 class SerialTuner(Tuner):
     """Base of the tuners that put an adapter behind attention and MLP.
 
     The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.
+
+    Attributes:
+        sites: The branches of a block that have one.
     """
+
+    sites: tuple[str, ...] = SITES
 
     @abstractmethod
     def make_adapter(self, width: int) -> nn.Module:
@@ -34,7 +56,8 @@ class SerialTuner(Tuner):
             blocks = nn.ModuleList()
             for block in stage.blocks:
                 sites = nn.ModuleDict()
-                for site, drop_path in block.branches.items():
+                for site in self.sites:
+                    drop_path = block.branches[site]
                     sites[site] = self.make_adapter(block.width)
                     drop_path.register_forward_pre_hook(Before(sites[site]))
                 blocks.append(sites)

@@ -1,16 +1,8 @@
 """Cascade Mask R-CNN on Swin-B."""
 
-_base_ = './cascade-mask-rcnn_swin-t.py'
+_base_ = ['./cascade-mask-rcnn.py', '../backbones/swin-b.py']
 
 model = dict(
-    backbone=dict(
-        embed_dims=128,
-        depths=[2, 2, 18, 2],
-        num_heads=[4, 8, 16, 32],
-        init_cfg=dict(
-            checkpoint='https://github.com/SwinTransformer/storage/releases/'
-            'download/v1.0.0/swin_base_patch4_window7_224_22k.pth'
-        ),
-    ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
+    backbone=dict(_base_.swin, drop_path_rate=0.3),
+    neck=dict(in_channels=_base_.widths),
 )

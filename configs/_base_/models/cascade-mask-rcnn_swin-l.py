@@ -1,16 +1,8 @@
 """Cascade Mask R-CNN on Swin-L."""
 
-_base_ = './cascade-mask-rcnn_swin-t.py'
+_base_ = ['./cascade-mask-rcnn.py', '../backbones/swin-l.py']
 
 model = dict(
-    backbone=dict(
-        embed_dims=192,
-        depths=[2, 2, 18, 2],
-        num_heads=[6, 12, 24, 48],
-        init_cfg=dict(
-            checkpoint='https://github.com/SwinTransformer/storage/releases/'
-            'download/v1.0.0/swin_large_patch4_window7_224_22k.pth'
-        ),
-    ),
-    neck=dict(in_channels=[192, 384, 768, 1536]),
+    backbone=dict(_base_.swin, drop_path_rate=0.3),
+    neck=dict(in_channels=_base_.widths),
 )

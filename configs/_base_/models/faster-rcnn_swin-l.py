@@ -1,15 +1,8 @@
 """Faster R-CNN with FPN on Swin-L, 20 classes."""
 
-_base_ = './faster-rcnn_swin-s.py'
+_base_ = ['./faster-rcnn.py', '../backbones/swin-l.py']
 
 model = dict(
-    backbone=dict(
-        embed_dims=192,
-        num_heads=[6, 12, 24, 48],
-        init_cfg=dict(
-            checkpoint='https://github.com/SwinTransformer/storage/releases/'
-            'download/v1.0.0/swin_large_patch4_window7_224_22k.pth'
-        ),
-    ),
-    neck=dict(in_channels=[192, 384, 768, 1536]),
+    backbone=dict(_base_.swin, drop_path_rate=0.2),
+    neck=dict(in_channels=_base_.widths),
 )

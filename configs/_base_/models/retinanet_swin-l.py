@@ -1,31 +1,21 @@
 """RetinaNet with FPN on stages 2 to 4 of Swin-L, 20 classes."""
 
-_base_ = 'detector.py'
+_base_ = ['./detector.py', '../backbones/swin-l.py']
 
 model = dict(
     type='RetinaNet',
     backbone=dict(
-        type='SwinTransformer',
-        embed_dims=192,
-        depths=[2, 2, 18, 2],
-        num_heads=[6, 12, 24, 48],
-        window_size=7,
+        _base_.swin,
         drop_path_rate=0.2,
         # The first stage is no output, so it has no output norm.
         out_indices=(1, 2, 3),
         # No frozen_stages: the tuner says what trains. The authors' later
         # public code freezes the patch embedding in its VOC runs, FULL
         # included; frozen_stages=0 does that in mmdet 3.
-        convert_weights=True,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/SwinTransformer/storage/releases/'
-            'download/v1.0.0/swin_large_patch4_window7_224_22k.pth',
-        ),
     ),
     neck=dict(
         type='FPN',
-        in_channels=[384, 768, 1536],
+        in_channels=_base_.widths[1:],
         out_channels=256,
         start_level=0,
         add_extra_convs='on_input',

@@ -1,5 +1,7 @@
 """Swin-B classifier at 224 x 224, pre-trained on ImageNet-22k."""
 
+_base_ = '../backbones/swin-b.py'
+
 default_scope = 'mmpretrain'
 visualizer = dict(
     type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
@@ -10,23 +12,20 @@ model = dict(
     backbone=dict(
         type='mmlowrank.TunedBackbone',
         convert_weights=True,
+        # As in the authors' code.
+        stochastic_trunk=True,
         backbone=dict(
             type='SwinTransformer',
             arch='base',
             img_size=224,
             drop_path_rate=0.1,
-            init_cfg=dict(
-                type='Pretrained',
-                checkpoint='https://github.com/SwinTransformer/storage/'
-                'releases/download/v1.0.0/'
-                'swin_base_patch4_window7_224_22k.pth',
-            ),
+            init_cfg=_base_.swin.init_cfg,
         ),
     ),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead',
-        in_channels=1024,
+        in_channels=_base_.widths[-1],
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
     ),
 )

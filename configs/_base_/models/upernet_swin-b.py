@@ -1,16 +1,9 @@
 """UPerNet on Swin-B."""
 
-_base_ = './upernet_swin-s.py'
+_base_ = ['./upernet.py', '../backbones/swin-b.py']
 
 model = dict(
-    backbone=dict(
-        embed_dims=128,
-        num_heads=[4, 8, 16, 32],
-        init_cfg=dict(
-            checkpoint='https://github.com/SwinTransformer/storage/releases/'
-            'download/v1.0.0/swin_base_patch4_window7_224_22k.pth'
-        ),
-    ),
-    decode_head=dict(in_channels=[128, 256, 512, 1024]),
-    auxiliary_head=dict(in_channels=512),
+    backbone=dict(_base_.swin, drop_path_rate=0.3),
+    decode_head=dict(in_channels=_base_.widths),
+    auxiliary_head=dict(in_channels=_base_.widths[2]),
 )

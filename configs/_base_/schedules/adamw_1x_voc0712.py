@@ -1,9 +1,10 @@
 """AdamW for 4 epochs of VOC 07+12 repeated 3 times, 8 GPUs x 2 images."""
 
-# The paper prints no learning rate and no batch size, only "8 V100". The one
-# VOC log of the authors' later public code took 2 images per step in total at
-# lr 1e-4. These 16 images per step keep that rate, which leaves an eighth of
-# the steps; whether a higher rate serves 16 images better is not known.
+# LoRand prints no learning rate, only "8 V100". The rate is that of the VOC
+# logs of the authors' later public code, which took 2 images per step in
+# total (adamw_1x-2img_voc0712.py, for E3VA). These 16 images per step keep it,
+# which leaves an eighth of the steps; whether a higher rate serves 16 images
+# better is not known.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='mmlowrank.TunerOptimWrapperConstructor',

@@ -1,0 +1,3 @@
+"""Bias: the biases train, relative-position tables included."""
+
+tuner = dict(type='BitFit')

@@ -1,0 +1,3 @@
+"""Linear probing: the backbone is frozen, the head trains."""
+
+tuner = dict(type='Fixed')

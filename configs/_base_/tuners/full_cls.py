@@ -1,0 +1,3 @@
+"""Full fine-tuning: every backbone parameter trains."""
+
+tuner = dict(type='Full')

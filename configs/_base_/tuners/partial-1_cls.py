@@ -1,0 +1,3 @@
+"""Partial: the last block trains."""
+
+tuner = dict(type='Partial', blocks=1)

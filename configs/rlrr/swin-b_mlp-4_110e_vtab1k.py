@@ -1,0 +1,25 @@
+r"""MLP-4 on Swin-B: one task of VTAB-1k.
+
+Paper (table 5): top-1 accuracy 57.7, the mean of 19 tasks. Not run here.
+
+    VTAB_TASK=cifar python tools/train.py --amp \
+        configs/rlrr/swin-b_mlp-4_110e_vtab1k.py
+"""
+
+_base_ = [
+    '_base_/vtab1k.py',
+    '../_base_/models/swin-b.py',
+    '../_base_/tuners/fixed_cls.py',
+]
+work_dir = f'work_dirs/{{ fileBasenameNoExtension }}/{_base_.task}'
+model = dict(
+    backbone=dict(tuner=_base_.tuner),
+    head=dict(
+        _delete_=True,
+        type='StackedLinearClsHead',
+        in_channels=1024,
+        mid_channels=[1024] * 3,
+        num_classes=_base_.num_classes,
+        act_cfg=dict(type='ReLU'),
+    ),
+)

@@ -1,0 +1,18 @@
+r"""RLRR on ViT-B/16 (AugReg): one task of VTAB-1k.
+
+Paper (table 2): top-1 accuracy 75.1, the mean of 19 tasks. Not run here.
+
+    VTAB_TASK=cifar python tools/train.py --amp \
+        configs/rlrr/vit-b-p16-augreg_rlrr_110e_vtab1k.py
+"""
+
+_base_ = [
+    '_base_/vtab1k.py',
+    '../_base_/models/vit-b-p16-augreg.py',
+    '../_base_/tuners/rlrr_cls.py',
+]
+work_dir = f'work_dirs/{{ fileBasenameNoExtension }}/{_base_.task}'
+model = dict(
+    backbone=dict(tuner=dict(_base_.tuner, branch_dropout=_base_.dropout)),
+    head=dict(num_classes=_base_.num_classes),
+)
