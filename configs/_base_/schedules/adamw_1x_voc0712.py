@@ -11,8 +11,8 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
     ),
-    # As in the public code of LoRand's first author: of the biases, only those
-    # of norms do not decay. Norms and position tables never do.
+    # As in the public code of LoRand's first author: norms and position tables
+    # do not decay, biases do.
     paramwise_cfg=dict(bias_decay_mult=1.0),
 )
 # No warm-up, as in that log.

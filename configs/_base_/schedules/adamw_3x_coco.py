@@ -6,9 +6,12 @@ optim_wrapper = dict(
     optimizer=dict(
         type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
     ),
-    # As in the public code of LoRand's first author: of the biases, only those
-    # of norms do not decay. Norms and position tables never do.
-    paramwise_cfg=dict(bias_decay_mult=1.0),
+    # As in the public code of LoRand's first author: what has 'norm' in its
+    # name does not decay, nor do position tables. Biases decay, and so do the
+    # batch norms of the heads, whose name is 'bn'.
+    paramwise_cfg=dict(
+        bias_decay_mult=1.0, custom_keys={'.bn.': dict(decay_mult=1.0)}
+    ),
 )
 param_scheduler = [
     dict(
