@@ -152,8 +152,10 @@ def _check_dataset(runner: Runner, split: str) -> None:
     key = f'{split}_dataloader'
     try:
         loop = getattr(runner, f'{split}_loop')
-    except ValueError:
-        _explain(runner.cfg.get(key), key)
+    except ValueError as error:
+        # Of numpy, to which mmengine gives a list of no samples.
+        if 'need at least one array' in str(error):
+            _explain(runner.cfg.get(key), key)
         raise
     loader = getattr(loop, 'dataloader', None)
     if loader is None:
@@ -168,7 +170,7 @@ def _check_dataset(runner: Runner, split: str) -> None:
 
 
 def _explain(loader: dict, key: str) -> None:
-    """Raise the error behind that of mmengine, which cannot pack no sample."""
+    """Raise the error behind that of a data set without a sample."""
     for name, dataset in innermost_datasets(loader, key):
         built = DATASETS.build(dict(dataset, serialize_data=False))
         check_classes(built, name, train=True)
