@@ -244,13 +244,24 @@ def model(**heads):
 
 @pytest.mark.parametrize('name', ['bbox_head', 'decode_head', 'head'])
 def test_a_head_with_too_few_outputs_is_refused(coco, name):
-    dataset = build(coco, ('dog', 'cat'), **COCO)
-    found = model(**{name: 1, 'rpn_head': 1})
-    with pytest.raises(ValueError, match=f'model.{name} has num_classes=1'):
-        class_names.check_heads(found, dataset, 'train_dataloader')
-    class_names.check_heads(
-        model(**{name: 2}, rpn_head=1), dataset, 'train_dataloader'
-    )
-    stages = nn.ModuleDict({name: nn.ModuleList([Head(2), Head(1)])})
-    with pytest.raises(ValueError, match=rf'{name}\.1 has num_classes=1'):
-        class_names.check_heads(stages, dataset, 'train_dataloader')
+    dataset, key = build(coco, ('dog', 'cat', 'cow'), **COCO), 'key'
+    found = model(**{name: 2, 'rpn_head': 1})
+    with pytest.raises(ValueError, match=f'model.{name} has num_classes=2'):
+        class_names.check_heads(found, dataset, key)
+    stages = nn.ModuleDict({name: nn.ModuleList([Head(3), Head(2)])})
+    with pytest.raises(ValueError, match=rf'{name}\.1 has num_classes=2'):
+        class_names.check_heads(stages, dataset, key)
+    with mock.patch.object(class_names, 'print_log') as log:
+        right = dict(rpn_head=1, auxiliary_head=2)
+        class_names.check_heads(model(**{name: 3}, **right), dataset, key)
+        assert not log.called
+        class_names.check_heads(model(**{name: 80}), dataset, key)
+    assert 'num_classes=80. Set it to 3' in log.call_args.args[0]
+
+
+def test_other_outputs_than_classes_are_none_of_ours(coco):
+    """Depth of rooms, whose kinds are the classes; things beside stuff."""
+    dataset = build(coco, ('dog', 'cat', 'cow'), **COCO)
+    class_names.check_heads(model(decode_head=1), dataset, 'key')
+    dataset._metainfo['thing_classes'] = ('dog',)
+    class_names.check_heads(model(bbox_head=1), dataset, 'key')

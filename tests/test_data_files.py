@@ -193,17 +193,19 @@ def test_a_store_of_keys_has_no_folders(stores):
     assert 'bucket/b.json does not exist' in refused(cfg)
 
 
-def test_images_may_be_elsewhere_than_annotations(stores, tmp_path):
+@pytest.mark.parametrize('name', ['backend_args', 'file_client_args'])
+def test_images_may_be_elsewhere_than_annotations(stores, tmp_path, name):
     (tmp_path / 'a.json').touch()
     args = dict(backend='readonly')
-    loading = dict(type='LoadImageFromFile', backend_args=args)
+    loading = {'type': 'LoadImageFromFile', name: args}
     cfg = data(
         ann_file='a.json',
         data_prefix=dict(img='train_lmdb'),
         pipeline=[loading],
     )
     check_files(cfg, ['train'])
-    assert image_backend(cfg.train_dataloader) == args
+    if name == 'backend_args':
+        assert image_backend(cfg.train_dataloader) == args
     cfg.train_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
     assert 'train_lmdb does not exist' in refused(cfg)
 

@@ -21,7 +21,8 @@ BASE = """
 from mmengine.dataset import DefaultSampler, default_collate
 from mmengine.hooks import CheckpointHook, LoggerHook
 from mmengine.optim import OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, TestLoop
+from mmpretrain.evaluation import Accuracy
 from mmpretrain.datasets import CustomDataset, LoadImageFromFile, PackInputs
 from mmpretrain.models import (
     ClsDataPreprocessor, GlobalAveragePooling, ImageClassifier, LinearClsHead,
@@ -49,6 +50,16 @@ train_dataloader = dict(
         type=CustomDataset, data_root={scenes!r}, data_prefix='digits/train',
         indices=[*range(0, 1297, 40)],
         pipeline=[dict(type=LoadImageFromFile), dict(type=PackInputs)]))
+test_dataloader = dict(
+    batch_size=16, num_workers=0,
+    sampler=dict(type=DefaultSampler, shuffle=False),
+    collate_fn=dict(type=default_collate),
+    dataset=dict(
+        type=CustomDataset, data_root={scenes!r}, data_prefix='digits/val',
+        indices=4, test_mode=True,
+        pipeline=[dict(type=LoadImageFromFile), dict(type=PackInputs)]))
+test_evaluator = dict(type=Accuracy, topk=(1,))
+test_cfg = dict(type=TestLoop)
 optim_wrapper = dict(
     type=OptimWrapper, constructor=TunerOptimWrapperConstructor,
     optimizer=dict(type=AdamW, lr=1e-3))
@@ -93,7 +104,7 @@ def run(monkeypatch, tool, *words):
     runpy.run_path(str(ROOT / tool), run_name='__main__')
 
 
-def test_it_trains_and_merges(config, tmp_path, monkeypatch):
+def test_it_trains_merges_and_tests(config, tmp_path, monkeypatch):
     work, out = tmp_path / 'work', tmp_path / 'merged.pth'
     run(monkeypatch, 'tools/train.py', config, '--work-dir', work)
     checkpoint = work / 'epoch_1.pth'
@@ -105,6 +116,12 @@ def test_it_trains_and_merges(config, tmp_path, monkeypatch):
     cfg = Config.fromfile(config)
     stock = MODELS.build(stock_config(cfg.model.backbone))
     assert {f'backbone.{name}' for name in stock.state_dict()} < set(merged)
+    # The config has no visualizer; the tool brings the framework's.
+    pictures, out = tmp_path / 'pictures', tmp_path / 'found.pkl'
+    words = ['--work-dir', work, '--show-dir', pictures, '--out', out]
+    run(monkeypatch, 'tools/test.py', config, checkpoint, *words)
+    assert len(list(pictures.rglob('*.*'))) == 4
+    assert out.is_file()
 
 
 def test_it_is_counted(config):

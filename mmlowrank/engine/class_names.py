@@ -21,8 +21,9 @@ from mmengine.logging import print_log
 from torch import nn
 
 _CATEGORIES = re.compile(rb'"categories"\s*:\s*(?=\[)')
-# Parts of a model whose labels are the classes; that of an RPN are not.
-_HEADS = {'bbox_head', 'decode_head', 'auxiliary_head', 'head', 'decoder'}
+# Parts of a model whose labels are the classes. Those of an RPN are not, nor
+# always those of mmseg's auxiliary heads, of which some find edges.
+_HEADS = {'bbox_head', 'decode_head', 'head', 'decoder'}
 
 
 def check_classes(dataset: Any, key: str, train: bool) -> None:
@@ -77,7 +78,9 @@ def check_heads(model: nn.Module, dataset: Any, key: str) -> None:
             outputs = getattr(module, 'num_classes', None)
             if not parts or parts[-1] not in _HEADS:
                 continue
-            if not isinstance(outputs, int) or outputs < 1:
+            # A depth head has one output, whatever classes there are.
+            least = 2 if parts[-1] == 'decode_head' else 1
+            if not isinstance(outputs, int) or outputs < least:
                 continue
             text = (
                 f'{key}: {type(inner).__name__} has {len(classes)} classes, '

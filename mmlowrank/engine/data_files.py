@@ -125,7 +125,11 @@ def _is_there(
     """Ask the file backends of ``readers``; true if one cannot tell."""
     # mmpretrain's data sets know ~, which nobody else has in a name.
     path = str(Path(path).expanduser()) if path.startswith('~/') else path
-    for backend_args in _distinct(r.get('backend_args') for r in readers):
+    # mmcv's transforms still take the old name.
+    named = (
+        r.get('backend_args') or r.get('file_client_args') for r in readers
+    )
+    for backend_args in _distinct(named):
         try:
             backend = get_file_backend(
                 path, backend_args=backend_args, enable_singleton=True
