@@ -4,6 +4,8 @@
 says ``type='mmlowrank.X'``, so users need no ``custom_imports``.
 """
 
+from typing import Any
+
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
@@ -43,3 +45,37 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 
 # How a method meets a backbone. mmengine has no such registry to be child of.
 TUNERS = Registry('tuner', scope='mmlowrank', locations=['mmlowrank.tuners'])
+
+
+def resolve(kind: Any, registry: Registry) -> Any:
+    """Return the class or function that a config's ``type`` means.
+
+    Args:
+        kind: Its name, with or without a scope; the place where Python finds
+            it, as mmengine writes down a pure-Python config; or, in such a
+            config, the thing itself.
+        registry: Where names are looked up.
+
+    Returns:
+        ``None`` if the name is unknown.
+    """
+    return registry.get(kind) if isinstance(kind, str) else kind
+
+
+def type_name(kind: Any, registry: Registry) -> str:
+    """Return the name that a config's ``type`` has in a registry of ours.
+
+    Args:
+        kind: As :func:`resolve` takes it.
+        registry: One of the above.
+
+    Returns:
+        Of what is not ours, a name that none of ours has.
+    """
+    found = resolve(kind, registry)
+    for name, known in registry.module_dict.items():
+        if known is found:
+            return name
+    if isinstance(kind, str):
+        return kind
+    return f'{kind.__module__}.{kind.__qualname__}'

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import re
 from importlib import metadata
-from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from mmlowrank import compat
 from mmlowrank.engine import launch
@@ -74,48 +74,30 @@ def test_a_logger_of_the_user_stays(group_of_one, config):
     assert logger_of(config) == {'type': 'Mine'}
 
 
-def data(**dataset):
-    return Config(dict(train_dataloader=dict(dataset=dataset)))
-
-
-def test_missing_annotation_file_is_named(tmp_path):
-    cfg = data(
-        type='CocoDataset', data_root=str(tmp_path), ann_file='train.json'
-    )
-    expected = re.escape(str(tmp_path / 'train.json'))
-    with pytest.raises(FileNotFoundError, match=f'{expected}.*data_root='):
-        launch.check_files(cfg, ['train', 'val'])
-
-
-def test_missing_image_folder_of_a_joined_set_is_named(tmp_path):
-    (tmp_path / 'list.txt').touch()
-    inner = dict(
-        type='VOCDataset',
-        data_root=str(tmp_path),
-        ann_file='list.txt',
-        data_prefix=dict(sub_data_root='VOC2012/'),
-    )
-    cfg = data(
-        type='RepeatDataset',
-        times=3,
-        dataset=dict(type='ConcatDataset', datasets=[inner, inner]),
-    )
-    with pytest.raises(FileNotFoundError, match='VOC2012'):
-        launch.check_files(cfg, ['train'])
-    (tmp_path / 'VOC2012').mkdir()
-    launch.check_files(cfg, ['train'])
-
-
-def test_remote_data_is_not_looked_for():
-    cfg = data(type='CocoDataset', ann_file='s3://bucket/train.json')
-    launch.check_files(cfg, ['train'])
-
-
-def test_empty_training_set_is_refused():
-    loader = SimpleNamespace(dataset=[])
-    runner = SimpleNamespace(train_loop=SimpleNamespace(dataloader=loader))
+def test_an_empty_training_set_is_refused():
     with pytest.raises(ValueError, match='is empty'):
-        launch.check_not_empty(runner)
+        launch.check_not_empty([])
+
+
+@pytest.mark.parametrize('said', ['', 'work_dir = None\n'])
+def test_the_work_folder_is_named_after_the_config(config, said):
+    config.write_text(said)
+    cfg = launch.load_config(arguments(config))
+    assert cfg.work_dir == 'work_dirs/some_config'
+
+
+@pytest.mark.parametrize('said', ['Loud', 'class'])
+def test_the_runner_of_the_config_is_built(said, monkeypatch):
+    class Loud(Runner):
+        """Built from nothing."""
+
+        @classmethod
+        def from_cfg(cls, cfg):
+            return cls.__new__(cls)
+
+    monkeypatch.setitem(RUNNERS.module_dict, 'Loud', Loud)
+    cfg = Config(dict(runner_type=Loud if said == 'class' else said))
+    assert type(launch.start(cfg, splits=())) is Loud
 
 
 def test_versions_are_warned_about_never_refused(monkeypatch):

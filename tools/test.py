@@ -9,6 +9,13 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from mmlowrank.engine import launch
+from mmlowrank.engine.data_files import image_backend, innermost_datasets
+
+VISUALIZERS = {
+    'mmdet': 'DetLocalVisualizer',
+    'mmseg': 'SegLocalVisualizer',
+    'mmpretrain': 'UniversalVisualizer',
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,6 +24,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--show-dir', help='write pictures of predictions')
+    parser.add_argument(
+        '--show', action='store_true', help='show predictions in a window'
+    )
+    parser.add_argument(
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds that --show waits, 0 for a key (default: 2)',
+    )
     parser.add_argument('--out', help='write predictions to this .pkl file')
     parser.add_argument(
         '--tta',
@@ -27,38 +43,44 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def draw(cfg: Config, folder: str) -> None:
-    """Make the framework's own hook write pictures to ``folder``."""
+def draw(
+    cfg: Config,
+    folder: str | None,
+    show: bool = False,
+    wait_time: float = 0,
+) -> None:
+    """Make a hook draw into ``folder``, in a window, or both."""
     if cfg.launcher != 'none':
         # The frameworks' visualizers draw the main process's share only.
         raise SystemExit(
-            '--show-dir draws in one process: run tools/test.py without '
-            '--launcher for the pictures'
+            '--show and --show-dir draw in one process: run tools/test.py '
+            'without --launcher for the pictures'
         )
-    folder = str(Path(folder).resolve())
-    scope = cfg.get('default_scope')
-    hooks = {
-        'mmdet': dict(
-            type='DetVisualizationHook', draw=True, test_out_dir=folder
-        ),
-        'mmseg': dict(type='SegVisualizationHook', draw=True, interval=1),
-        'mmpretrain': dict(
-            type='VisualizationHook', enable=True, interval=1, out_dir=folder
-        ),
-    }
-    if scope not in hooks:
-        raise SystemExit(
-            f'--show-dir knows {sorted(hooks)}, not default_scope={scope!r}'
-        )
-    cfg.default_hooks.visualization = hooks[scope]
-    if scope == 'mmseg':
-        # Its hook has no folder of its own: it draws where the backend does.
-        cfg.visualizer.save_dir = folder
-        cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
+    if not cfg.get('visualizer'):
+        scope = cfg.get('default_scope')
+        if scope not in VISUALIZERS:
+            raise SystemExit(
+                '--show and --show-dir need a "visualizer" in the config, or '
+                f'default_scope as one of {sorted(VISUALIZERS)}; it is '
+                f'{scope!r}'
+            )
+        cfg.visualizer = dict(type=VISUALIZERS[scope])
+    if folder is None:
+        # What is shown would be written there, too.
+        cfg.visualizer.vis_backends = []
+    hook = dict(
+        type='mmlowrank.PicturesHook',
+        folder=folder and str(Path(folder).resolve()),
+        show=show,
+        wait_time=wait_time,
+        backend_args=image_backend(cfg.test_dataloader),
+    )
+    hooks = cfg.get('default_hooks', {})
+    cfg.default_hooks = dict(hooks, visualization=hook)
 
 
 def use_tta(cfg: Config) -> None:
-    """Wrap the model and replace the pipeline for test-time augmentation."""
+    """Wrap the model and replace the pipelines for test-time augmentation."""
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise SystemExit(f'--tta needs "{key}" in the config')
@@ -66,10 +88,8 @@ def use_tta(cfg: Config) -> None:
     if 'freeze' in cfg.get('model_wrapper_cfg', {}):
         # Its patterns name parts of the model inside. Nothing trains here.
         cfg.model_wrapper_cfg['freeze'] = []
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    for _, dataset in innermost_datasets(cfg.test_dataloader, ''):
+        dataset['pipeline'] = cfg.tta_pipeline
 
 
 def dump(cfg: Config, path: str) -> None:
@@ -91,8 +111,10 @@ def main() -> None:
         raise SystemExit(f'There is no checkpoint {args.checkpoint}')
     cfg = launch.load_config(args)
     cfg.load_from, cfg.resume = None, False
-    if args.show_dir:
-        draw(cfg, args.show_dir)
+    # FlexibleRunner would draw weights after the checkpoint is loaded.
+    cfg.init_weights_for_test_or_val = False
+    if args.show_dir or args.show:
+        draw(cfg, args.show_dir, args.show, args.wait_time)
     if args.tta:
         use_tta(cfg)
     if args.out:

@@ -1,6 +1,7 @@
 """Train a config of mmdet, mmseg or mmpretrain.
 
 python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
+    [--no-validate]
 """
 
 import argparse
@@ -26,6 +27,11 @@ def parse_args() -> argparse.Namespace:
         '--amp',
         action='store_true',
         help='mixed precision: float16 with dynamic loss scaling',
+    )
+    parser.add_argument(
+        '--no-validate',
+        action='store_true',
+        help='do not validate during training, nor look for its data',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -58,11 +64,14 @@ def main() -> None:
         resume_from = find_latest_checkpoint(cfg.work_dir)
     if resume_from:
         cfg.resume, cfg.load_from = True, resume_from
-    runner = launch.start(cfg)
+    splits = ['train', 'val']
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        splits = ['train']
+    runner = launch.start(cfg, splits)
     runner.register_hook(LastValidationHook())
     if not any(isinstance(hook, FreezeAuditHook) for hook in runner.hooks):
         runner.register_hook(FreezeAuditHook())
-    launch.check_not_empty(runner)
     runner.train()
     launch.leave_process_group()
 

@@ -38,9 +38,12 @@ from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from ..registry import resolve
 
 # Options may stand in brackets, as in 'swin[part=teacher,depths=2-2-6-2]:'.
 _MARK = re.compile(r'swin(?:\[(.*?)\])?:')
@@ -117,7 +120,7 @@ def _marked(
     found = [
         entry
         for entry in entries
-        if entry.get('type') in ('Pretrained', PretrainedInit)
+        if resolve(entry.get('type'), WEIGHT_INITIALIZERS) is PretrainedInit
         and entry.get('checkpoint')
     ]
     if len(found) != 1:

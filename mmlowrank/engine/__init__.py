@@ -5,12 +5,14 @@ from .freeze_audit import FreezeAuditHook
 from .last_validation import LastValidationHook
 from .master_logger import MasterLoggerHook
 from .optim_constructor import TunerOptimWrapperConstructor
+from .pictures import PicturesHook
 from .schedulers import TimmCosineLR
 
 __all__ = [
     'FreezeAuditHook',
     'LastValidationHook',
     'MasterLoggerHook',
+    'PicturesHook',
     'TimmCosineLR',
     'TunerDistributedDataParallel',
     'TunerOptimWrapperConstructor',

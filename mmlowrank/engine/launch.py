@@ -6,9 +6,8 @@ the data before anything expensive is built.
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
@@ -16,8 +15,13 @@ from mmengine.dist import is_distributed
 from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS, HOOKS, RUNNERS
 from mmengine.runner import Runner, load_checkpoint
-from torch import distributed
+from torch import distributed, nn
+
+from ..registry import resolve
+from .class_names import check_classes, check_heads
+from .data_files import check_files, innermost_datasets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +59,9 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get(
-        'work_dir', str(Path('work_dirs') / Path(args.config).stem)
-    )
+    by_name = str(Path('work_dirs') / Path(args.config).stem)
+    # A config may say work_dir=None, as upstream's do.
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or by_name
     if args.launcher != 'none':
         _distribute(cfg)
     return cfg
@@ -72,7 +76,7 @@ def _distribute(cfg: Config) -> None:
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
     logger = cfg.get('default_hooks', {}).get('logger', dict(type=LoggerHook))
-    if logger and logger['type'] in ('LoggerHook', LoggerHook):
+    if logger and resolve(logger['type'], HOOKS) is LoggerHook:
         logger = dict(logger, type='mmlowrank.MasterLoggerHook')
         cfg.merge_from_dict({'default_hooks.logger': logger})
     if torch.cuda.is_available() or is_distributed():
@@ -87,9 +91,22 @@ def _distribute(cfg: Config) -> None:
 
 
 def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:
-    """Check the data of ``splits`` and build the runner of ``cfg``."""
+    """Check the data of ``splits`` and build the runner of ``cfg``.
+
+    Args:
+        cfg: The config; its ``runner_type`` is built, if it has one.
+        splits: Which loops will run.
+
+    Raises:
+        FileNotFoundError: If data is missing.
+        ValueError: If there is none to train on, or its classes are not
+            those of metainfo.
+    """
     check_files(cfg, splits)
-    return Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg)
+    for split in splits:
+        _check_dataset(runner, split)
+    return runner
 
 
 def leave_process_group() -> None:
@@ -114,6 +131,9 @@ def load_exactly(runner: Runner, checkpoint: str) -> None:
     Raises:
         RuntimeError: If the checkpoint is of another model.
     """
+    if not isinstance(runner.model, nn.Module):
+        # FlexibleRunner's strategy builds it when the test starts.
+        runner.model = runner.strategy.build_model(runner.model)
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
     try:
@@ -127,57 +147,45 @@ def load_exactly(runner: Runner, checkpoint: str) -> None:
         ) from None
 
 
-def check_files(cfg: Config, splits: Sequence[str]) -> None:
-    """Check that the files which the data sets of ``splits`` name are there.
-
-    Raises:
-        FileNotFoundError: Naming the missing path and the keys to change.
-    """
-    for split in splits:
-        loader = cfg.get(f'{split}_dataloader')
-        if not loader:
-            continue
-        for dataset in _datasets(loader.get('dataset', {})):
-            root = dataset.get('data_root') or ''
-            paths = [dataset.get('ann_file')]
-            prefix = dataset.get('data_prefix') or {}
-            if isinstance(prefix, str):
-                prefix = dict(img_path=prefix)
-            paths += prefix.values()
-            for path in filter(None, paths):
-                full = os.path.join(root, path)  # noqa: PTH118 - may be a URL
-                if '://' in full or ':' in full.split('/')[0]:
-                    continue
-                if not Path(full).exists():
-                    raise FileNotFoundError(
-                        f'{full} does not exist ({split}_dataloader, '
-                        f'{dataset.get("type")}). Put the data set there, '
-                        'or point to yours with --cfg-options '
-                        f'{split}_dataloader.dataset.data_root=...'
-                    )
-
-
-def _datasets(cfg: Any) -> Iterator[dict]:
-    """Yield the innermost data sets of repeated and joined ones."""
-    inner = cfg.get('dataset') or cfg.get('datasets')
-    if inner is None:
-        yield cfg
+def _check_dataset(runner: Runner, split: str) -> None:
+    """Build the loop of a split and look at its data set."""
+    key = f'{split}_dataloader'
+    try:
+        loop = getattr(runner, f'{split}_loop')
+    except ValueError as error:
+        # Of numpy, to which mmengine gives a list of no samples.
+        if 'need at least one array' in str(error):
+            _explain(runner.cfg.get(key), key)
+        raise
+    loader = getattr(loop, 'dataloader', None)
+    if loader is None:
         return
-    for dataset in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from _datasets(dataset)
+    check_classes(loader.dataset, key, train=split == 'train')
+    if isinstance(runner.model, nn.Module):
+        check_heads(runner.model, loader.dataset, key)
+    if split == 'train':
+        check_not_empty(loader.dataset)
+        count = len(loader.dataset)
+        print_log(f'{count:,} training samples', logger='current')
 
 
-def check_not_empty(runner: Runner) -> None:
+def _explain(loader: dict, key: str) -> None:
+    """Raise the error behind that of a data set without a sample."""
+    for name, dataset in innermost_datasets(loader, key):
+        built = DATASETS.build(dict(dataset, serialize_data=False))
+        check_classes(built, name, train=True)
+        check_not_empty(built)
+
+
+def check_not_empty(dataset: Sized) -> None:
     """Check that there is something to train on.
 
     Raises:
         ValueError: If the training set has no sample.
     """
-    dataset = runner.train_loop.dataloader.dataset
     if len(dataset) == 0:
         raise ValueError(
-            f'The training set ({type(dataset).__name__}) is empty: no '
+            f'The data set ({type(dataset).__name__}) is empty: no '
             'sample is left of its annotation file. Check that the classes '
             'in metainfo are those of the file, and filter_cfg'
         )
-    print_log(f'{len(dataset):,} training samples', logger='current')

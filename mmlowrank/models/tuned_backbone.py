@@ -16,7 +16,8 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..checkpoint import swin
-from ..registry import MODELS, TUNERS
+from ..registry import MODELS, TUNERS, resolve, type_name
+from ..tuners import Tuner
 
 
 @MODELS.register_module()
@@ -102,7 +103,7 @@ def stock_config(backbone: dict) -> dict:
     Raises:
         ValueError: If it is of another type.
     """
-    kind = str(backbone.get('type')).removeprefix('mmlowrank.')
+    kind = type_name(backbone['type'], MODELS)
     if kind == 'TunedBackbone':
         stock = dict(backbone['backbone'])
     elif kind in _NAMED_FORMS:
@@ -110,9 +111,8 @@ def stock_config(backbone: dict) -> dict:
         stock['type'] = 'SwinTransformer'
     else:
         raise ValueError(
-            f"'{backbone.get('type')}' is not a tuned backbone with one stock "
-            'backbone inside. Known: TunedBackbone, '
-            + ', '.join(sorted(_NAMED_FORMS))
+            f"'{kind}' is not a tuned backbone with one stock backbone "
+            'inside. Known: TunedBackbone, ' + ', '.join(sorted(_NAMED_FORMS))
         )
     for key in ('init_cfg', 'pretrained', 'convert_weights'):
         stock.pop(key, None)
@@ -121,10 +121,8 @@ def stock_config(backbone: dict) -> dict:
 
 def _prepared(backbone: dict) -> dict:
     """Take out ``convert_weights`` of a Swin, which reads any layout."""
-    stock_class = backbone['type']
-    if isinstance(stock_class, str):
-        with ROOT_MODELS.switch_scope_and_registry(None) as registry:
-            stock_class = registry.get(stock_class)
+    with ROOT_MODELS.switch_scope_and_registry(None) as registry:
+        stock_class = resolve(backbone['type'], registry)
     if stock_class is None and DefaultScope.get_current_instance() is None:
         raise KeyError(
             f"'{backbone['type']}' is not a backbone of mmengine, and no "
@@ -140,10 +138,13 @@ def _prepared(backbone: dict) -> dict:
 
 
 def _build_tuner(tuner: dict) -> nn.Module:
-    if TUNERS.get(tuner['type']) is None:
+    kind = tuner['type']
+    found = resolve(kind, TUNERS)
+    if not (isinstance(found, type) and issubclass(found, Tuner)):
         known = ', '.join(sorted(TUNERS.module_dict))
         raise KeyError(
-            f"'{tuner['type']}' is not a tuner of mmlowrank; known: {known}"
+            f"'{type_name(kind, TUNERS)}' is not a tuner of mmlowrank; "
+            f'known: {known}'
         )
     return TUNERS.build(dict(tuner, _scope_='mmlowrank'))
 

@@ -1,6 +1,7 @@
 """COCO 2017 boxes and masks: multi-scale training with random crops."""
 
-data_root = 'data/coco/'
+# COCO_ROOT in the environment names another folder.
+data_root = '{{$COCO_ROOT:data/coco/}}'
 
 multi_scale = dict(
     type='RandomChoiceResize',
@@ -83,7 +84,8 @@ test_dataloader = val_dataloader
 
 val_evaluator = dict(
     type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_val2017.json',
+    # Unlike a data set, an evaluator does not join paths.
+    ann_file=data_root.rstrip('/') + '/annotations/instances_val2017.json',
     metric=['bbox', 'segm'],
 )
 test_evaluator = val_evaluator
