@@ -28,10 +28,11 @@ def StackSharedViT(
 ) -> nn.Module:
     """Build mmpretrain's VisionTransformer with LORS^T in its blocks.
 
-    All its parameters train. It has the state dict of the stock ViT but for
-    the linear layers that are shared: of these, ``lors.<site>`` has the
-    weights and biases of all blocks, with the sites qkv, proj, fc1, fc2.
-    ``tools/model_converters/merge.py`` makes a stock checkpoint of it.
+    It is trained from scratch, with all its parameters. It has the state
+    dict of the stock ViT but for the linear layers that are shared: of
+    these, ``lors.<site>`` has the weights and biases of all blocks, with the
+    sites qkv, proj, fc1, fc2. ``tools/model_converters/merge.py`` makes a
+    stock checkpoint of it; there is no way back.
 
     Args:
         lors_attn: Options of :class:`mmlowrank.nn.LORSStatic` for qkv and

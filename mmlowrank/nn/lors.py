@@ -127,10 +127,9 @@ class LORSStatic(nn.Module):
     def effective(self, stage: int) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias of the linear layer that a stage is.
 
-        Differentiable. With them ``rows`` inputs take ``rows * in * out``
-        products and the weight ``in * rank * out``; :meth:`forward` takes
-        ``rows * rank * (in + out)`` more than the former, so that it is the
-        dearer one from ``in * out / (in + out)`` rows on.
+        Differentiable. The weight takes ``in * rank * out`` products, where
+        :meth:`forward` takes ``rows * rank * (in + out)``: more of them from
+        ``in * out / (in + out)`` rows on.
         """
         weight, bias, b, a = self.tensors(stage)
         return torch.addmm(weight, a.t(), b.t()), bias

@@ -18,9 +18,9 @@ class LORSLinear(nn.Module):
     registers once: so they are once in a state dict, in an optimizer and in
     a copy, however many stages share them.
 
-    The weight is formed (equation 8), because a stage of a Transformer has
-    more rows than :meth:`LORSStatic.forward` pays for: a block of DeiT-Tiny
-    153 at most, and one image has 197.
+    The weight is formed (equation 8), which is the cheaper way for as many
+    rows as a Transformer has: in DeiT-Tiny from 153 on at the latest, and an
+    image has 197. See :meth:`LORSStatic.effective`.
 
     Args:
         stack: Of all stages. Not a child of this layer.
