@@ -79,9 +79,12 @@ def images(batch: int = 2, seed: int = 0, size: int = 64) -> torch.Tensor:
 
 
 def stir(backbone: nn.Module, seed: int = 1) -> None:
-    """Move every tuner tensor off its start, so that all have a gradient."""
+    """Move every tuner tensor off its start, so that all have a gradient.
+
+    Without a tuner, every tensor.
+    """
     generator = torch.Generator().manual_seed(seed)
-    for parameter in backbone.tuner.parameters():
+    for parameter in getattr(backbone, 'tuner', backbone).parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.data += 0.05 * noise.to(parameter.dtype)
 

@@ -6,8 +6,9 @@ from importlib import metadata
 from unittest import mock
 
 import pytest
+import torch
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
+from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import Runner
 
 from mmlowrank import compat
@@ -84,6 +85,23 @@ def test_the_work_folder_is_named_after_the_config(config, said):
     config.write_text(said)
     cfg = launch.load_config(arguments(config))
     assert cfg.work_dir == 'work_dirs/some_config'
+
+
+@pytest.mark.parametrize('stock', [{}, dict(type='ValLoop')])
+def test_amp_evaluates_in_half(stock, monkeypatch):
+    class Odd:
+        """Takes no ``fp16``."""
+
+    monkeypatch.setitem(LOOPS.module_dict, 'Odd', Odd)
+    cfg = Config(dict(val_cfg=stock, test_cfg=dict(type='Odd')))
+    with pytest.raises(SystemExit, match='needs a GPU'):
+        launch.evaluate_in_half(cfg)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    launch.evaluate_in_half(cfg)
+    assert cfg.val_cfg.fp16
+    assert 'fp16' not in cfg.test_cfg
+    # As tools/train.py --no-validate leaves it.
+    launch.evaluate_in_half(Config(dict(val_cfg=None)))
 
 
 @pytest.mark.parametrize('said', ['Loud', 'class'])

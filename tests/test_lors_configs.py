@@ -9,14 +9,26 @@ from mmlowrank.analysis import count_parameters, paper_tables
 from mmlowrank.analysis.counting import build_on_meta
 
 FOLDER = common.ROOT / 'configs/lors'
-LEAVES = [
-    path.relative_to(common.ROOT).as_posix()
-    for path in sorted(FOLDER.glob('*_coco.py'))
-]
-DIGITS = [
-    path.relative_to(common.ROOT).as_posix()
-    for path in sorted(FOLDER.glob('*_digits.py'))
-]
+
+
+def leaves(pattern: str) -> list[str]:
+    return [
+        path.relative_to(common.ROOT).as_posix()
+        for path in sorted(FOLDER.glob(pattern))
+    ]
+
+
+LEAVES = leaves('*_coco.py')
+DIGITS = leaves('adamixer-*_digits.py')
+# The ViTs of LORS^T -> their parameters, with the head.
+CIFAR = {
+    'configs/lors/deit-tiny_lors-t_300e_cifar100.py': 2_603_812,
+    'configs/lors/deit-tiny_plain_300e_cifar100.py': 5_405_476,
+}
+VIT_DIGITS = {
+    'configs/lors/vit-mini_lors-t_200e_digits.py': 167_306,
+    'configs/lors/vit-mini_plain_200e_digits.py': 314_762,
+}
 each_leaf = pytest.mark.parametrize('leaf', LEAVES)
 
 # Trunk, trainable and frozen, and the neck behind it.
@@ -107,6 +119,11 @@ def expected_leaves() -> set[str]:
 
 def test_the_tables_of_the_paper_are_complete():
     assert set(LEAVES) == expected_leaves()
+
+
+def test_every_leaf_is_known_to_a_test():
+    """Those of the ViTs to test_stack_shared_vit_configs.py."""
+    assert {*leaves('*.py')} == {*LEAVES, *DIGITS, *CIFAR, *VIT_DIGITS}
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,19 @@ def test_lors_trains_tests_and_draws(digit_scenes, tmp_path):
     assert 'coco/bbox_mAP' in read_metrics(tmp_path / 'test')
 
 
+def test_a_vit_of_shared_blocks_trains(digit_scenes, tmp_path):
+    output = run(
+        *(digit_scenes, sys.executable, 'tools/train.py'),
+        'configs/lors/vit-mini_lors-t_200e_digits.py',
+        *('--work-dir', tmp_path, '--cfg-options'),
+        *(f'train_cfg.{key}=1' for key in ('max_epochs', 'val_interval')),
+    )
+    # The audit finds a gradient everywhere.
+    assert 'Training 167,306 of 167,306 parameters' in output
+    assert 'accuracy/top1' in output
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
 def test_multiply_adds_from_the_command_line(tool):
     config = 'configs/lors/adamixer-q100_r50_lors_1x_coco.py'
     found = {

@@ -54,6 +54,15 @@ def swin(name, **kwargs):
 MODELS_MERGED = {
     'ViT, RLRR': vit(dict(type='RLRR')),
     'ViT, FacT': vit(dict(type='FacT', rank=4)),
+    'ViT, LORS': classifier(
+        dict(
+            VIT_ARGS,
+            type='mmlowrank.StackSharedViT',
+            lors_attn=dict(rank=2, terms=[1, 1, 3]),
+            lors_ffn=dict(rank=[3, 2, 1]),
+        ),
+        16,
+    ),
     'Swin, RLRR': swin('SwinRLRR'),
     'Swin, LoRA': swin('SwinLoRA', rank=4),
     'Swin, BitFit': swin('SwinBitFit'),
@@ -90,7 +99,7 @@ def run(*words):
     return done.returncode, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize('name', ['ViT, RLRR', 'Swin, LoRA'])
+@pytest.mark.parametrize('name', ['ViT, RLRR', 'Swin, LoRA', 'ViT, LORS'])
 def test_the_tool_writes_a_checkpoint_that_needs_no_mmlowrank(
     tmp_path, monkeypatch, capsys, name
 ):

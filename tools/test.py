@@ -39,6 +39,11 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='test-time augmentation, as tta_model and tta_pipeline say',
     )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='float16, as train.py --amp validates',
+    )
     launch.add_arguments(parser)
     return parser.parse_args()
 
@@ -113,6 +118,8 @@ def main() -> None:
     cfg.load_from, cfg.resume = None, False
     # FlexibleRunner would draw weights after the checkpoint is loaded.
     cfg.init_weights_for_test_or_val = False
+    if args.amp:
+        launch.evaluate_in_half(cfg)
     if args.show_dir or args.show:
         draw(cfg, args.show_dir, args.show, args.wait_time)
     if args.tta:

@@ -6,7 +6,6 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 
 import argparse
 
-import torch
 from mmengine.runner import find_latest_checkpoint
 
 from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
@@ -26,7 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='mixed precision: float16 with dynamic loss scaling',
+        help='mixed precision: float16, in training with dynamic loss '
+        'scaling, and in validation',
     )
     parser.add_argument(
         '--no-validate',
@@ -47,8 +47,7 @@ def main() -> None:
     args = parse_args()
     cfg = launch.load_config(args)
     if args.amp:
-        if not torch.cuda.is_available():
-            raise SystemExit('--amp needs a GPU; leave it out on a CPU')
+        launch.evaluate_in_half(cfg)
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

@@ -15,6 +15,7 @@ import yaml
 from mmengine.config import Config
 from torch import nn
 
+from ..tuners import tuners_of
 from .counting import build_on_meta
 
 # The data set where a config leaves it to the environment. Of what is read
@@ -33,6 +34,7 @@ _DATA = {
     'voc0712': 'VOC 2007',
     'vtab1k': 'VTAB-1k',
     'fgvc': 'FGVC',
+    'cifar100': 'CIFAR-100',
 }
 
 
@@ -203,17 +205,16 @@ def resources(cfg: Config) -> str:
 
 
 def _parameters(cfg: Config) -> dict[str, int]:
-    tuned = cfg.model.backbone.get('type', '').startswith('mmlowrank.')
     model = build_on_meta(cfg)
     counts = {}
-    if tuned:
+    if tuners_of(model.backbone):
         counts['Trainable Backbone Parameters'] = _size(
             model.backbone, trainable=True
         )
     if hasattr(model, 'decoder'):
         counts['Decoder Parameters'] = _size(model.decoder)
-    # A classifier's head has the size of its task.
-    if 'default_collate' not in str(cfg.train_dataloader.get('collate_fn')):
+    # Where the environment names the data, the head has no size of its own.
+    if 'num_classes' not in cfg:
         counts['Parameters'] = _size(model)
     return counts
 

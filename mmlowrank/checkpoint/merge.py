@@ -1,7 +1,8 @@
 """Turn a model into a checkpoint of the plain model that computes the same.
 
-A tuned backbone becomes the stock one, which needs no mmlowrank; a decoder
-with LORS becomes AdaMixer's own.
+A tuned backbone becomes the stock one, which needs no mmlowrank, and so does
+a ViT whose blocks share weights (LORS); a decoder with LORS becomes
+AdaMixer's own.
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..nn import AdaptiveMixing
+from ..nn import AdaptiveMixing, LORSLinear
 from ..tuners import CHILD, CannotMerge, tuners_of
 
 # Of the largest output: merging rounds each float32 weight once.
@@ -23,13 +24,15 @@ class Merged(NamedTuple):
     Attributes:
         state_dict: Of the plain model.
         tuners: Whether the tuners were merged.
-        lors: Whether LORS was merged.
+        lors: Whether LORS of a decoder was merged.
+        stack: Whether LORS of a backbone's blocks was.
         stays: Why the tuners stay, where LORS could be merged without them.
     """
 
     state_dict: dict[str, Tensor]
     tuners: bool
     lors: bool
+    stack: bool
     stays: str = ''
 
 
@@ -38,14 +41,15 @@ def merge(model: nn.Module) -> Merged:
 
     Args:
         model: A detector, segmentor, classifier or backbone with a tuner, an
-            AdaMixer with LORS, or both.
+            AdaMixer with LORS, or both; or one with a ``StackSharedViT``.
 
     Raises:
-        CannotMerge: If a tuner has no stock form and there is no LORS.
+        CannotMerge: If a tuner has no stock form, and no decoder has LORS.
         ValueError: If there is no tuner and no LORS.
     """
     tuners, mixing = tuners_of(model), _mixing_with_lors(model)
-    if not (tuners or mixing):
+    stacked = _stacked_linears(model)
+    if not (tuners or mixing or stacked):
         raise ValueError(
             f'{type(model).__name__} has no tuner and no LORS, so it is a '
             'plain model already: there is nothing to merge'
@@ -66,10 +70,18 @@ def merge(model: nn.Module) -> Merged:
             if not name.startswith(f'{path}.')
         }
         state_dict.update(plain)
+    if stacked:
+        state_dict = _without_stacks(state_dict, model, stacked)
     state_dict = {
         n: t.detach().cpu().contiguous() for n, t in state_dict.items()
     }
-    return Merged(state_dict, bool(tuners) and not stays, bool(mixing), stays)
+    return Merged(
+        state_dict,
+        tuners=bool(tuners) and not stays,
+        lors=bool(mixing),
+        stack=bool(stacked),
+        stays=stays,
+    )
 
 
 def _mixing_with_lors(model: nn.Module) -> dict[str, AdaptiveMixing]:
@@ -78,6 +90,35 @@ def _mixing_with_lors(model: nn.Module) -> dict[str, AdaptiveMixing]:
         for path, module in model.named_modules()
         if isinstance(module, AdaptiveMixing) and module.is_lors
     }
+
+
+def _stacked_linears(model: nn.Module) -> dict[str, LORSLinear]:
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, LORSLinear)
+    }
+
+
+@torch.no_grad()
+def _without_stacks(
+    state_dict: dict[str, Tensor],
+    model: nn.Module,
+    linears: dict[str, LORSLinear],
+) -> dict[str, Tensor]:
+    """Give each linear layer its weight and drop what they share."""
+    stacks = {id(linear.stack) for linear in linears.values()}
+    owners = tuple(
+        f'{path}.'
+        for path, module in model.named_modules()
+        if id(module) in stacks
+    )
+    kept = {n: t for n, t in state_dict.items() if not n.startswith(owners)}
+    for path, linear in linears.items():
+        kept[f'{path}.weight'], bias = linear.effective()
+        if bias is not None:
+            kept[f'{path}.bias'] = bias
+    return kept
 
 
 def _without_tuner(

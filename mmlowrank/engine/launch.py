@@ -15,8 +15,8 @@ from mmengine.dist import is_distributed
 from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.registry import DATASETS, HOOKS, RUNNERS
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.registry import DATASETS, HOOKS, LOOPS, RUNNERS
+from mmengine.runner import Runner, TestLoop, ValLoop, load_checkpoint
 from torch import distributed, nn
 
 from ..registry import resolve
@@ -88,6 +88,24 @@ def _distribute(cfg: Config) -> None:
         )
     # mmengine's own initialisation selects a CUDA device.
     distributed.init_process_group('gloo')
+
+
+def evaluate_in_half(cfg: Config) -> None:
+    """Let validation and test run in mixed precision.
+
+    Raises:
+        SystemExit: If there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise SystemExit('--amp needs a GPU; leave it out on a CPU')
+    for key, stock in (('val_cfg', ValLoop), ('test_cfg', TestLoop)):
+        loop = cfg.get(key)
+        if loop is None:
+            continue
+        # A loop of another kind chooses its precision itself.
+        kind = resolve(loop.get('type', stock), LOOPS)
+        if isinstance(kind, type) and issubclass(kind, stock):
+            loop['fp16'] = True
 
 
 def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:

@@ -7,6 +7,7 @@ from .mmdet_only import (
     AdaMixerQueries,
 )
 from .multi_task import MultiTaskE3VA
+from .stack_shared_vit import StackSharedViT
 from .tuned_backbone import (
     SwinAdapter,
     SwinAdaptFormer,
@@ -30,6 +31,7 @@ __all__ = [
     'AdaMixerNeck',
     'AdaMixerQueries',
     'MultiTaskE3VA',
+    'StackSharedViT',
     'SwinARC',
     'SwinAdaptFormer',
     'SwinAdapter',

@@ -18,6 +18,7 @@ from torch import nn
 from ..checkpoint import swin
 from ..registry import MODELS, TUNERS, resolve, type_name
 from ..tuners import Tuner
+from .stack_shared_vit import stock_vit_config
 
 
 @MODELS.register_module()
@@ -98,7 +99,8 @@ def stock_config(backbone: dict) -> dict:
     Without its checkpoint: the weights are those of the tuned model.
 
     Args:
-        backbone: Config of a ``TunedBackbone`` or a named form.
+        backbone: Config of a ``TunedBackbone``, a named form, or a
+            ``StackSharedViT``.
 
     Raises:
         ValueError: If it is of another type.
@@ -109,10 +111,13 @@ def stock_config(backbone: dict) -> dict:
     elif kind in _NAMED_FORMS:
         _, _, stock = _split(backbone, _NAMED_FORMS[kind])
         stock['type'] = 'SwinTransformer'
+    elif kind == 'StackSharedViT':
+        stock = stock_vit_config(backbone)
     else:
         raise ValueError(
             f"'{kind}' is not a tuned backbone with one stock backbone "
-            'inside. Known: TunedBackbone, ' + ', '.join(sorted(_NAMED_FORMS))
+            'inside. Known: TunedBackbone, StackSharedViT, '
+            + ', '.join(sorted(_NAMED_FORMS))
         )
     for key in ('init_cfg', 'pretrained', 'convert_weights'):
         stock.pop(key, None)

@@ -7,6 +7,7 @@ from .e3va import LowRankAdapter, StandardAdapter
 from .lora import LoRA
 from .lorand import LoRand
 from .lors import LORSAdaptive, LORSStatic
+from .lors_linear import LORSLinear
 from .rlrr import RLRRLinear
 from .ssf import SSF
 
@@ -16,6 +17,7 @@ __all__ = [
     'Adapter',
     'AdaptiveMixing',
     'LORSAdaptive',
+    'LORSLinear',
     'LORSStatic',
     'LoRA',
     'LoRand',

@@ -124,16 +124,24 @@ class LORSStatic(nn.Module):
         weight, bias, b, a = self.tensors(stage)
         return F.linear(x, weight, bias) + (x @ b) @ a
 
+    def effective(self, stage: int) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of the linear layer that a stage is.
+
+        Differentiable. The weight takes ``in * rank * out`` products, where
+        :meth:`forward` takes ``rows * rank * (in + out)``: more of them from
+        ``in * out / (in + out)`` rows on.
+        """
+        weight, bias, b, a = self.tensors(stage)
+        return torch.addmm(weight, a.t(), b.t()), bias
+
     @torch.no_grad()
     def merged(self, stage: int) -> tuple[Tensor, Tensor]:
-        """Return weight and bias of the linear layer that a stage is.
+        """Return what :meth:`effective` does, to be kept.
 
         AdaMixer's layer has a bias; where there is none here, it is zero.
         """
-        weight, bias, b, a = self.tensors(stage)
-        if bias is None:
-            bias = weight.new_zeros(len(weight))
-        return weight + (b @ a).t(), bias
+        weight, bias = self.effective(stage)
+        return weight, weight.new_zeros(len(weight)) if bias is None else bias
 
 
 class LORSAdaptive(nn.Module):

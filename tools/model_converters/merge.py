@@ -5,9 +5,9 @@ python tools/model_converters/merge.py CONFIG CHECKPOINT OUT [--size 224]
 A backbone tuned by a method that is linear in its inputs (LoRA, RLRR, SSF,
 FacT, ARC) or trains stock tensors only (Full, BitFit, ...) becomes the stock
 backbone, which needs no mmlowrank; other methods are refused with the
-reason. A decoder with LORS becomes plain AdaMixer. OUT is loaded into the
-plain model and run before it gets its name; what changes in the config is
-printed.
+reason. A decoder with LORS becomes plain AdaMixer, a StackSharedViT
+mmpretrain's VisionTransformer. OUT is loaded into the plain model and run
+before it gets its name; what changes in the config is printed.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def main() -> None:
     changed = {}
     try:
         merged = merge(tuned)
-        if merged.tuners:
+        if merged.tuners or merged.stack:
             changed['backbone'] = stock_config(cfg.model.backbone)
     except (CannotMerge, ValueError) as error:
         raise SystemExit(str(error)) from None
