@@ -96,6 +96,8 @@ def test_amp_evaluates_in_half(stock, monkeypatch):
     cfg = Config(dict(val_cfg=stock, test_cfg=dict(type='Odd')))
     with pytest.raises(SystemExit, match='needs a GPU'):
         launch.evaluate_in_half(cfg)
+    # mmengine's logger asks for the card's number.
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     launch.evaluate_in_half(cfg)
     assert cfg.val_cfg.fp16
