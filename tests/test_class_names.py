@@ -9,6 +9,7 @@ from unittest import mock
 import made_data
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
@@ -124,7 +125,7 @@ def test_a_set_that_labels_in_its_own_way_is_believed(coco):
 
 def test_a_single_text_is_refused(coco):
     dataset = build(coco, 'dog', **COCO)
-    with pytest.raises(ValueError, match=r"classes=\('dog',\)"):
+    with pytest.raises(ValueError, match="classes='dog' in metainfo"):
         check(dataset)
 
 
@@ -197,6 +198,18 @@ def test_xml_sets(tmp_path):
     assert log.call_args.kwargs['level'] == logging.WARNING
 
 
+def test_xml_sets_are_judged_together(tmp_path):
+    """One of two cameras may have seen no dog."""
+    one = made_data.write_voc(tmp_path / 'one', ('dog', 'pole'))
+    two = made_data.write_voc(tmp_path / 'two', ('cat', 'pole'))
+    classes = ('dog', 'cat')
+    check(ConcatDataset([build(root, classes, **VOC) for root in (one, two)]))
+    classes = ('dog', 'kat')
+    parts = [build(root, classes, **VOC) for root in (one, two)]
+    with pytest.raises(ValueError, match="no object named 'kat'"):
+        check(ConcatDataset(parts))
+
+
 def test_folders_are_numbered_by_the_alphabet(tmp_path):
     for name in ('1', '2', '10'):
         made_data.write_image(tmp_path / name / 'a.jpg')
@@ -251,17 +264,30 @@ def test_a_head_with_too_few_outputs_is_refused(coco, name):
     stages = nn.ModuleDict({name: nn.ModuleList([Head(3), Head(2)])})
     with pytest.raises(ValueError, match=rf'{name}\.1 has num_classes=2'):
         class_names.check_heads(stages, dataset, key)
-    with mock.patch.object(class_names, 'print_log') as log:
-        right = dict(rpn_head=1, auxiliary_head=2)
-        class_names.check_heads(model(**{name: 3}, **right), dataset, key)
-        assert not log.called
-        class_names.check_heads(model(**{name: 80}), dataset, key)
-    assert 'num_classes=80. Set it to 3' in log.call_args.args[0]
+    right = dict(rpn_head=1, auxiliary_head=2)
+    for outputs in (3, 80):
+        found = model(**{name: outputs}, **right)
+        class_names.check_heads(found, dataset, key)
+    # Words are matched with texts: what is called num_classes is no number
+    # of outputs.
+    words = model(**{name: 2}, language_model=1)
+    class_names.check_heads(words, dataset, key)
+
+
+def test_labels_of_a_list_file_are_none_of_ours(tmp_path):
+    """A part of ImageNet: metainfo has 1,000 names, the file two labels."""
+    from mmpretrain.datasets import ImageNet
+
+    (tmp_path / 'two.txt').write_text('a.jpg 0\nb.jpg 1\n')
+    dataset = ImageNet(
+        data_root=str(tmp_path), ann_file='two.txt', data_prefix=''
+    )
+    assert len(dataset.metainfo['classes']) == 1000
+    class_names.check_heads(model(head=2), dataset, 'key')
 
 
 def test_other_outputs_than_classes_are_none_of_ours(coco):
-    """Depth of rooms, whose kinds are the classes; things beside stuff."""
+    """Things beside stuff."""
     dataset = build(coco, ('dog', 'cat', 'cow'), **COCO)
-    class_names.check_heads(model(decode_head=1), dataset, 'key')
     dataset._metainfo['thing_classes'] = ('dog',)
     class_names.check_heads(model(bbox_head=1), dataset, 'key')

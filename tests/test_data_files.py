@@ -227,7 +227,10 @@ def test_the_home_folder_is_known(monkeypatch, tmp_path):
     """As to mmpretrain's data sets."""
     monkeypatch.setenv('HOME', str(tmp_path))
     cfg = data(data_root='~/data', ann_file='list.txt')
-    assert '~/data/list.txt does not exist' in refused(cfg)
+    cfg.default_scope = 'mmpretrain'
+    assert f'{tmp_path}/data/list.txt does not exist' in refused(cfg)
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'list.txt').touch()
     check_files(cfg, ['train'])
+    cfg.default_scope = 'mmdet'
+    assert '~/data/list.txt does not exist' in refused(cfg)

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.visualization import Visualizer
+from mmpretrain.structures import DataSample
 
 from mmlowrank.analysis.run_results import read_metrics
 from mmlowrank.engine import PicturesHook
@@ -149,6 +150,38 @@ def test_pictures_are_shown(text, folders, tmp_path, monkeypatch):
     assert not list(work.rglob('*.jpg')) + list(work.rglob('*.png'))
 
 
+def test_images_that_no_file_holds(tmp_path):
+    """CIFAR's are arrays: drawn as the model gets them, named by number."""
+    drawn = []
+
+    class Numbers:
+        def __len__(self):
+            return 2
+
+        def get_data_info(self, i):
+            return dict(img=np.zeros((4, 4, 3), np.uint8), gt_label=i)
+
+    def add_datasample(**kwargs):
+        drawn.append((kwargs['image'], kwargs['out_file'], kwargs['name']))
+
+    runner = SimpleNamespace(
+        test_loop=SimpleNamespace(
+            dataloader=SimpleNamespace(dataset=Numbers())
+        ),
+        visualizer=SimpleNamespace(add_datasample=add_datasample),
+    )
+    hook = PicturesHook(str(tmp_path))
+    hook.before_test(runner)
+    batch = dict(inputs=[torch.full((3, 4, 6), i) for i in (7, 8)])
+    hook.after_test_iter(runner, 0, batch, [DataSample(), DataSample()])
+    assert [image.shape for image, *_ in drawn] == [(4, 6, 3)] * 2
+    assert [image.max() for image, *_ in drawn] == [7, 8]
+    assert [rest for _, *rest in drawn] == [
+        [str(tmp_path / '0.png'), '0.png'],
+        [str(tmp_path / '1.png'), '1.png'],
+    ]
+
+
 def paths_of(*images):
     data = [dict(img_path=image) for image in images]
 
@@ -174,4 +207,20 @@ def test_where_a_picture_is_written():
         'out/b/1.jpg',
     ]
     assert paths_of('d/1.gif', 'd/2') == ['out/1.gif.png', 'out/2.png']
-    assert len(set(paths_of('/a/1.jpg', 'a/1.jpg'))) == 2
+
+
+@pytest.mark.parametrize(
+    'images',
+    [
+        ('/a/1.jpg', 'a/1.jpg'),
+        ('../b/1.jpg', '/mnt/1.jpg', 'b/1.jpg'),
+        ('s3://x/a/1.jpg', '/x/a/1.jpg'),
+    ],
+)
+def test_no_picture_replaces_an_image_or_another(images, monkeypatch):
+    monkeypatch.chdir('/usr/lib')
+    found = paths_of(*images)
+    assert len(set(found)) == len(images)
+    for path in found:
+        assert path.startswith('out/')
+        assert '..' not in path

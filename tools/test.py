@@ -80,7 +80,7 @@ def draw(
         wait_time=wait_time,
         backend_args=image_backend(cfg.test_dataloader),
     )
-    hooks = cfg.get('default_hooks', {})
+    hooks = cfg.get('default_hooks') or {}
     cfg.default_hooks = dict(hooks, visualization=hook)
 
 
@@ -90,7 +90,7 @@ def use_tta(cfg: Config) -> None:
         if key not in cfg:
             raise SystemExit(f'--tta needs "{key}" in the config')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    if 'freeze' in cfg.get('model_wrapper_cfg', {}):
+    if 'freeze' in (cfg.get('model_wrapper_cfg') or {}):
         # Its patterns name parts of the model inside. Nothing trains here.
         cfg.model_wrapper_cfg['freeze'] = []
     for _, dataset in innermost_datasets(cfg.test_dataloader, ''):

@@ -8,8 +8,7 @@ that makes them alone.
 
 _base_ = ['../quickstart/pretrain_vit-mini_digits.py']
 
-# The 60 epochs that make a start for others end at an accuracy of 69 %, still
-# rising.
+# The 60 epochs that make a start for others end while it still rises.
 param_scheduler = dict(total_steps=200)
 train_cfg = dict(max_epochs=200, val_interval=20)
 default_hooks = dict(checkpoint=dict(interval=20))

@@ -114,7 +114,8 @@ class FGVC(LabelledImages):
                 f'{path} does not exist. Download the images of {self.name} '
                 'and the JSON splits of Visual Prompt Tuning '
                 '(https://github.com/KMnP/vpt links both) and put them into '
-                f"{self.folder}; or change data_root, now '{self.data_root}'"
+                f'{self.folder}; or say where they are: FGVC_ROOT=FOLDER in '
+                f"the environment, or data_root (now '{self.data_root}')"
             ) from None
         except ValueError as error:
             raise ValueError(f'{path} is not JSON: {error}') from None

@@ -69,8 +69,9 @@ class VTAB1k(LabelledImages):
                 f'{path} does not exist. Download VTAB-1k as extracted image '
                 'files with list files (https://github.com/dongzelian/SSF '
                 'and https://github.com/ZhangYuanhan-AI/NOAH say where) and '
-                f'unpack it so that this file exists; or set data_root, now '
-                f"'{self.data_root}', to where its {len(TASKS)} folders are"
+                'unpack it so that this file exists; or say where its '
+                f'{len(TASKS)} folders are: VTAB_ROOT=FOLDER in the '
+                f"environment, or data_root (now '{self.data_root}')"
             ) from None
         samples = [
             self._sample(path.parent, line, f'{path}, line {number}')

@@ -40,57 +40,74 @@ def check_classes(dataset: Any, key: str, train: bool) -> None:
         ValueError: If the files lack a class, or objects would get the label
             of another class.
     """
+    xml = []
     for inner in _innermost(dataset):
         classes = _classes_of(inner)
         if isinstance(classes, str):
             raise ValueError(
                 f'{key}: classes={classes!r} in metainfo of '
                 f'{type(inner).__name__} is one text, of which each letter '
-                f'is a class. Write classes=({classes!r},)'
+                'is a class. Write the names themselves, in a tuple: '
+                "classes=('cat', 'dog'), classes=('cat',)"
             )
         if classes is None:
             continue
-        classes = list(classes)
-        if hasattr(inner, 'ann_subdir') and hasattr(inner, 'sub_data_root'):
-            _check_xml(inner, classes, key, train)
+        if _is_xml(inner):
+            xml.append(inner)
         else:
-            _check_numbered(inner, classes, key)
+            _check_numbered(inner, list(classes), key)
+    if xml:
+        _check_xml(xml, key, train)
 
 
 def check_heads(model: nn.Module, dataset: Any, key: str) -> None:
-    """Compare ``num_classes`` of the heads with the number of classes.
+    """Compare ``num_classes`` of the heads with the classes to train.
+
+    Where labels are numbers in a file, or words of a language model, the
+    heads know better than ``metainfo``.
 
     Args:
         model: A detector, segmentor or classifier.
-        dataset: The built data set.
+        dataset: The built data set that it is trained on.
         key: What it is in the config, for the errors.
 
     Raises:
         ValueError: If a head has fewer outputs than there are classes.
     """
+    if hasattr(model, 'language_model'):
+        return
     for inner in _innermost(dataset):
         classes = _classes_of(inner)
         # A panoptic set has classes that no box has.
         if not classes or 'thing_classes' in inner.metainfo:
+            continue
+        if not (_is_xml(inner) or _is_coco(inner) or _has_folders(inner)):
             continue
         for name, module in model.named_modules():
             parts = [p for p in name.split('.') if not p.isdigit()]
             outputs = getattr(module, 'num_classes', None)
             if not parts or parts[-1] not in _HEADS:
                 continue
-            # A depth head has one output, whatever classes there are.
-            least = 2 if parts[-1] == 'decode_head' else 1
-            if not isinstance(outputs, int) or outputs < least:
-                continue
-            text = (
-                f'{key}: {type(inner).__name__} has {len(classes)} classes, '
-                f'but model.{name} has num_classes={outputs}. Set it to '
-                f'{len(classes)}, or give the classes in metainfo'
-            )
-            if outputs < len(classes):
-                raise ValueError(text)
-            if outputs > len(classes):
-                print_log(text, logger='current', level=logging.WARNING)
+            if isinstance(outputs, int) and 0 < outputs < len(classes):
+                raise ValueError(
+                    f'{key}: {type(inner).__name__} has {len(classes)} '
+                    f'classes, but model.{name} has num_classes={outputs}. '
+                    f'Set it to {len(classes)}, or give the classes in '
+                    'metainfo'
+                )
+
+
+def _is_xml(dataset: Any) -> bool:
+    return hasattr(dataset, 'ann_subdir') and hasattr(dataset, 'sub_data_root')
+
+
+def _is_coco(dataset: Any) -> bool:
+    labels = getattr(dataset, 'cat2label', None)
+    return labels is not None and hasattr(dataset, 'cat_ids')
+
+
+def _has_folders(dataset: Any) -> bool:
+    return hasattr(dataset, 'folder_to_idx')
 
 
 def _innermost(dataset: Any) -> Iterator[Any]:
@@ -111,13 +128,13 @@ def _classes_of(dataset: Any) -> Any:
 
 def _check_numbered(dataset: Any, classes: list[str], key: str) -> None:
     """Check a data set whose labels come from the order of its files."""
-    labels = getattr(dataset, 'cat2label', None)
-    if labels is not None and hasattr(dataset, 'cat_ids'):
+    if _is_coco(dataset):
+        labels = dataset.cat2label
         categories = _categories(dataset)
         names = [name for _, name in categories]
         named = {labels[i]: name for i, name in categories if i in labels}
         source, order = dataset.ann_file, 'the order of the file'
-    elif hasattr(dataset, 'folder_to_idx'):
+    elif _has_folders(dataset):
         names = list(dataset.folder_to_idx)
         named = {label: name for name, label in dataset.folder_to_idx.items()}
         source, order = dataset.img_prefix, 'alphabetical order'
@@ -200,33 +217,34 @@ def _are_categories(value: Any) -> bool:
     )
 
 
-def _check_xml(
-    dataset: Any, classes: list[str], key: str, train: bool
-) -> None:
-    """Check a data set of XML files, which have no list of their names.
+def _check_xml(datasets: list[Any], key: str, train: bool) -> None:
+    """Check data sets of XML files, which have no list of their names.
 
     Labels come from the names, so nothing shifts; objects of other names
-    are left out. Some classes of several are a fair choice, and a small set
-    may lack one. A class without an object beside names that no class has
-    is taken for a misspelt one.
+    are left out. Some classes of several are a fair choice, and one of
+    several data sets may lack one. A class without an object in all of them,
+    beside names that no class has, is taken for a misspelt one.
     """
+    classes = list(dict.fromkeys(c for d in datasets for c in _classes_of(d)))
     seen = {
-        instance['bbox_label']
+        _classes_of(dataset)[instance['bbox_label']]
+        for dataset in datasets
         for i in range(len(dataset))
         for instance in dataset.get_data_info(i)['instances']
     }
-    if seen >= set(range(len(classes))):
+    if seen >= set(classes):
         return
-    # All files: the data set leaves out images without a known object.
-    names = _names_in_xml(dataset)
+    # All files: a data set leaves out images without a known object.
+    names = sorted({name for d in datasets for name in _names_in_xml(d)})
     lacking = [name for name in classes if name not in names]
     others = [name for name in names if name not in classes]
     if not (lacking and others):
         return
+    files = ', '.join(dict.fromkeys(d.ann_file for d in datasets))
     text = (
-        f'{key}: {dataset.ann_file} lists no object named '
+        f'{key}: {files} lists no object named '
         f'{", ".join(map(repr, lacking))}, but others that '
-        f'{type(dataset).__name__} leaves out.\n'
+        f'{type(datasets[0]).__name__} leaves out.\n'
         f'  metainfo: {tuple(classes)}\n'
         f'  files:    {tuple(names)}\n'
         'Give metainfo=dict(classes=...) names of the files, all or some'
@@ -236,7 +254,7 @@ def _check_xml(
     print_log(text, logger='current', level=logging.WARNING)
 
 
-def _names_in_xml(dataset: Any) -> list[str]:
+def _names_in_xml(dataset: Any) -> set[str]:
     options = dict(backend_args=getattr(dataset, 'backend_args', None))
     folder = os.path.join(  # noqa: PTH118 - may be a URL
         dataset.sub_data_root, dataset.ann_subdir
@@ -249,4 +267,4 @@ def _names_in_xml(dataset: Any) -> list[str]:
             continue  # another layout
         root = ElementTree.fromstring(text)
         names |= {obj.findtext('name') for obj in root.findall('object')}
-    return sorted(names)
+    return names

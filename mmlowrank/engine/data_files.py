@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
@@ -39,10 +38,12 @@ def check_files(cfg: Config, splits: Sequence[str]) -> None:
             environment or the keys that point elsewhere.
     """
     missing: list[_Missing] = []
+    # Of the frameworks' data sets, only mmpretrain's know ~.
+    knows_home = cfg.get('default_scope') == 'mmpretrain'
     for split in splits:
         loader = f'{split}_dataloader'
         for key, dataset in innermost_datasets(cfg.get(loader), loader):
-            missing += _missing_of(dataset, key)
+            missing += _missing_of(dataset, key, knows_home)
         evaluator = f'{split}_evaluator'
         for key, node in _nodes(cfg.get(evaluator), evaluator):
             path, key = node.get('ann_file'), f'{key}.ann_file'
@@ -93,7 +94,9 @@ def _nodes(node: Any, key: str) -> Iterator[tuple[str, dict]]:
         yield from _nodes(child, f'{key}.{name}')
 
 
-def _missing_of(dataset: dict, key: str) -> Iterator[_Missing]:
+def _missing_of(
+    dataset: dict, key: str, knows_home: bool
+) -> Iterator[_Missing]:
     prefix = dataset.get('data_prefix') or {}
     if not isinstance(prefix, dict):
         prefix = {'': prefix}
@@ -108,6 +111,8 @@ def _missing_of(dataset: dict, key: str) -> Iterator[_Missing]:
             continue
         by_root = bool(root) and not is_abs(path)
         full = os.path.join(root, path) if by_root else path  # noqa: PTH118
+        if knows_home:
+            full = os.path.expanduser(full)  # noqa: PTH111 - may be a URL
         there = (
             _is_there(full, readers, folder=True)
             if folder
@@ -123,8 +128,6 @@ def _is_there(
     path: str, readers: Sequence[dict], folder: bool = False
 ) -> bool:
     """Ask the file backends of ``readers``; true if one cannot tell."""
-    # mmpretrain's data sets know ~, which nobody else has in a name.
-    path = str(Path(path).expanduser()) if path.startswith('~/') else path
     # mmcv's transforms still take the old name.
     named = (
         r.get('backend_args') or r.get('file_client_args') for r in readers

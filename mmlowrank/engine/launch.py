@@ -179,9 +179,9 @@ def _check_dataset(runner: Runner, split: str) -> None:
     if loader is None:
         return
     check_classes(loader.dataset, key, train=split == 'train')
-    if isinstance(runner.model, nn.Module):
-        check_heads(runner.model, loader.dataset, key)
     if split == 'train':
+        if isinstance(runner.model, nn.Module):
+            check_heads(runner.model, loader.dataset, key)
         check_not_empty(loader.dataset)
         count = len(loader.dataset)
         print_log(f'{count:,} training samples', logger='current')

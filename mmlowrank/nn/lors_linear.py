@@ -19,7 +19,7 @@ class LORSLinear(nn.Module):
     a copy, however many stages share them.
 
     The weight is formed (equation 8), which is the cheaper way for as many
-    rows as a Transformer has: in DeiT-Tiny from 153 on at the latest, and an
+    rows as a Transformer has: in DeiT-Tiny from 154 on at the latest, and an
     image has 197. See :meth:`LORSStatic.effective`.
 
     Args:
