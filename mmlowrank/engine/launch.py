@@ -19,6 +19,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, load_checkpoint
 from torch import distributed
 
+from ..ops import announce
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that both tools have."""
@@ -89,7 +91,9 @@ def _distribute(cfg: Config) -> None:
 def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:
     """Check the data of ``splits`` and build the runner of ``cfg``."""
     check_files(cfg, splits)
-    return Runner.from_cfg(cfg)
+    runner = Runner.from_cfg(cfg)
+    announce()
+    return runner
 
 
 def leave_process_group() -> None:

@@ -1,0 +1,121 @@
+"""Finds ``mmcv._ext`` where nobody else finds it.
+
+``import mmlowrank`` appends :class:`StandInFinder` to ``sys.meta_path``. A
+``.pth`` file in site-packages does so at the start of Python (setup.py writes
+it), for a script that imports mmdet and not, or not yet, mmlowrank. Python
+asks the finders in order, so a compiled ``mmcv._ext`` is found before us, and
+one that is there but does not load still fails with its own error.
+
+Imports neither torch nor torchvision before it is asked.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+NAME = 'mmcv._ext'
+NOT_AVAILABLE = 'not available'  # as mmcv compiled without CUDA says it
+
+
+def refuse(what: str) -> None:
+    """Say that ``what`` needs compiled ops, and how to get them.
+
+    Raises:
+        NotImplementedError: Always.
+    """
+    raise NotImplementedError(
+        f'{what} needs the compiled ops of mmcv, which are not installed and '
+        'for which torchvision has no substitute: run "MMCV_OPS=compile bash '
+        'tools/setup_env.sh" in a clone of mmlowrank, or install torch and '
+        'then mmcv with "pip install --no-build-isolation --no-binary '
+        'onedl-mmcv onedl-mmcv"'
+    )
+
+
+def missing(name: str) -> Callable:
+    """Return a function in the place of ``mmcv._ext.name`` that refuses.
+
+    mmcv checks that every name is there when it is imported; it is the
+    ``__getattr__`` of the module.
+    """
+    if name.startswith('__'):
+        raise AttributeError(f'module {NAME!r} has no attribute {name!r}')
+
+    def op(*args: object, **kwargs: object) -> None:
+        refuse(f'{NAME}.{name}')
+
+    op.__name__ = op.__qualname__ = name
+    return op
+
+
+class StandInLoader(Loader):
+    """Fills the module with the stand-ins."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        from .stand_ins import STAND_INS
+
+        vars(module).update(
+            {op.__name__: op for op in STAND_INS},
+            get_compiler_version=lambda: 'not compiled: ops of torchvision',
+            get_compiling_cuda_version=lambda: NOT_AVAILABLE,
+            __getattr__=missing,
+        )
+        announce()
+
+
+class StandInFinder(MetaPathFinder):
+    """Answers for ``mmcv._ext`` and nothing else."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: object = None, target: object = None
+    ) -> ModuleSpec | None:
+        if name != NAME:
+            return None
+        return ModuleSpec(NAME, StandInLoader(), origin='mmlowrank.ops')
+
+
+find_spec = StandInFinder.find_spec
+
+
+def install() -> None:
+    """Be asked for modules that no other finder has."""
+    if StandInFinder not in sys.meta_path:
+        sys.meta_path.append(StandInFinder)
+
+
+def compiled() -> bool:
+    """Return whether mmcv's own operators are in use."""
+    spec = importlib.import_module(NAME).__spec__
+    return not isinstance(spec.loader, StandInLoader)
+
+
+def compiled_for_cuda() -> bool:
+    """Return whether mmcv's own operators take CUDA tensors."""
+    ops = importlib.import_module(NAME)
+    return ops.get_compiling_cuda_version() != NOT_AVAILABLE
+
+
+@cache
+def announce() -> None:
+    """Log which operators are in use: once, by the first process.
+
+    Called when the stand-in is imported and when a run starts.
+    """
+    # The process group does not exist yet; launchers set the variable.
+    if os.environ.get('RANK', '0') != '0':
+        return
+    from mmengine.logging import print_log
+
+    print_log(
+        "mmcv's own ops are in use, compiled"
+        + (' for CUDA' if compiled_for_cuda() else ' for CPUs')
+        if compiled()
+        else 'mmcv has no compiled ops: those of torchvision are in use',
+        logger='current',
+    )
