@@ -24,14 +24,17 @@ def nms(
     Returns:
         Indices of the boxes kept, the highest score first.
     """
-    boxes = wide(boxes)
-    scores = scores.to(boxes.dtype)
+    # Sorted as mmcv sorts, so that equal scores come in mmcv's order: the sort
+    # of torchvision is a stable one and leaves it as it is.
+    scores, order = scores.sort(descending=True)
+    boxes = wide(boxes)[order]
     if offset:
         # As wide as x2 - x1 + 1, in areas and in intersections.
         boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], 1)
     # mmcv takes a float: an IoU of exactly 0.6 is not above float32's 0.6.
     threshold = c_float(iou_threshold).value
-    return torch.ops.torchvision.nms(boxes, scores, threshold)
+    keep = torch.ops.torchvision.nms(boxes, scores.to(boxes.dtype), threshold)
+    return order[keep]
 
 
 def _check_rois(rois: Tensor, pool_mode: int, aligned: bool) -> None:

@@ -40,7 +40,7 @@ def _convolve(
         wide(input),
         wide(weight),
         wide(offset),
-        wide(offset.new_zeros(0) if mask is None else mask),
+        wide(offset.new_zeros(len(offset), 1) if mask is None else mask),
         wide(weight.new_zeros(len(weight)) if bias is None else bias),
     ]
     last = (*geometry, mask is not None)

@@ -66,11 +66,11 @@ def _hits(
     """Return the logit of being right, its sign, and alpha_t."""
     logits = wide(input)
     classes = torch.arange(input.shape[1], device=input.device)
-    true = target[:, None] == classes
-    sign = true.to(logits.dtype) * 2 - 1
-    share = torch.where(true, alpha, 1 - alpha).to(logits.dtype)
-    of_class = _of_class(wide(weight)[:, None], target)
-    return logits * sign, sign, share * of_class
+    true = (target[:, None] == classes).to(logits.dtype)
+    sign = 2 * true - 1
+    share = alpha * true + (1 - alpha) * (1 - true)
+    share = share * _of_class(wide(weight)[:, None], target)
+    return logits * sign, sign, share
 
 
 def softmax_focal_loss_forward(
