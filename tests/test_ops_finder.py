@@ -171,6 +171,20 @@ def test_versions_say_that_nothing_is_compiled():
     assert ops.compiled() == EXT.__file__.endswith(('.so', '.pyd'))
 
 
+def test_measuring_says_what_it_compared(tool, tmp_path):
+    sizes = '--rois', 4, '--boxes', 30, '--channels', 2, '--repeats', 1
+    words = ()
+    if ops.compiled():
+        words = '--compiled-at', Path(EXT.__file__).parents[1]
+    lines = tool('measure_ops.py', *sizes, *words)
+    assert 'RoIAlign of 4, backward' in lines and 'nms of 30' in lines
+    assert lines.count('  ratio') == (2 if ops.compiled() else 0)
+    assert ops.compiled() or 'No ratios' in lines
+    assert 'differ' not in lines
+    with pytest.raises(SystemExit, match='no compiled ops in'):
+        tool('measure_ops.py', '--compiled-at', tmp_path)
+
+
 def trained(site, *words):
     """Return what the worker prints: losses of each detector and step."""
     path = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
