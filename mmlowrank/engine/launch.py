@@ -19,7 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, load_checkpoint
 from torch import distributed
 
-from ..ops import announce
+from ..ops import in_use
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +92,7 @@ def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:
     """Check the data of ``splits`` and build the runner of ``cfg``."""
     check_files(cfg, splits)
     runner = Runner.from_cfg(cfg)
-    announce()
+    print_log(in_use(), logger='current')
     return runner
 
 

@@ -8,12 +8,12 @@ This room provides them as ``mmcv._ext`` where mmcv comes without (see
 :mod:`finder`). A compiled module is never shadowed: Python asks here last.
 """
 
-from .finder import announce, compiled, compiled_for_cuda, find_spec, install
+from .finder import compiled, compiled_for_cuda, find_spec, in_use, install
 
 __all__ = [
-    'announce',
     'compiled',
     'compiled_for_cuda',
     'find_spec',
+    'in_use',
     'install',
 ]

@@ -10,16 +10,17 @@ Imports neither torch nor torchvision before it is asked.
 """
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable
-from functools import cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 NAME = 'mmcv._ext'
 NOT_AVAILABLE = 'not available'  # as mmcv compiled without CUDA says it
+STANDING_IN = 'mmcv has no compiled ops: those of torchvision are in use'
 
 
 def refuse(what: str) -> None:
@@ -65,7 +66,11 @@ class StandInLoader(Loader):
             get_compiling_cuda_version=lambda: NOT_AVAILABLE,
             __getattr__=missing,
         )
-        announce()
+        # Once, by the first process; launchers set the variable. To stderr:
+        # what tools print may be read by others.
+        imported = sys.modules.get(NAME) is module
+        if imported and os.environ.get('RANK', '0') == '0':
+            logging.getLogger('mmlowrank').warning(STANDING_IN)
 
 
 class StandInFinder(MetaPathFinder):
@@ -101,21 +106,9 @@ def compiled_for_cuda() -> bool:
     return ops.get_compiling_cuda_version() != NOT_AVAILABLE
 
 
-@cache
-def announce() -> None:
-    """Log which operators are in use: once, by the first process.
-
-    Called when the stand-in is imported and when a run starts.
-    """
-    # The process group does not exist yet; launchers set the variable.
-    if os.environ.get('RANK', '0') != '0':
-        return
-    from mmengine.logging import print_log
-
-    print_log(
-        "mmcv's own ops are in use, compiled"
-        + (' for CUDA' if compiled_for_cuda() else ' for CPUs')
-        if compiled()
-        else 'mmcv has no compiled ops: those of torchvision are in use',
-        logger='current',
-    )
+def in_use() -> str:
+    """Say which operators are in use; a run's log starts with it."""
+    if not compiled():
+        return STANDING_IN
+    where = 'CUDA' if compiled_for_cuda() else 'CPUs'
+    return f"mmcv's own ops are in use, compiled for {where}"
