@@ -8,9 +8,10 @@
 # take their place (mmlowrank/ops). Safe to run again: finished steps are
 # skipped.
 #
-#   MMCV_OPS          "compile" builds mmcv's own ops: 10 to 20 minutes on two
-#                     cores, once, into a cache outside the clone. Only ops
-#                     that detectors rarely use need it (DCN has a stand-in,
+#   MMCV_OPS          "compile" builds mmcv's own ops, once, into a cache
+#                     outside the clone: 2 minutes on two cores without CUDA
+#                     (GCC 12), longer with it or with another compiler. Only
+#                     what detectors rarely use needs it (DCN has a stand-in,
 #                     CARAFE and rotated boxes have none). "none" goes back.
 #                     Without it an environment keeps what it has; a new one
 #                     has none.

@@ -30,11 +30,11 @@ def refuse(what: str) -> None:
         NotImplementedError: Always.
     """
     raise NotImplementedError(
-        f'{what} needs the compiled ops of mmcv, which are not installed and '
-        'for which torchvision has no substitute: run "MMCV_OPS=compile bash '
-        'tools/setup_env.sh" in a clone of mmlowrank, or install torch and '
-        'then mmcv with "pip install --no-build-isolation --no-binary '
-        'onedl-mmcv onedl-mmcv"'
+        f"{what} needs mmcv's compiled ops, which are not installed here, and "
+        'torchvision has no substitute: run "MMCV_OPS=compile bash '
+        'tools/setup_env.sh" in a clone of mmlowrank or, where torch is '
+        'installed, "pip install --force-reinstall --no-deps --no-cache-dir '
+        '--no-build-isolation --no-binary onedl-mmcv onedl-mmcv"'
     )
 
 
