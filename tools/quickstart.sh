@@ -79,7 +79,7 @@ if [ -n "$setup" ]; then
   export PATH=$(realpath "$venv")/bin:$PATH
 else
   say "1/5 environment: $(command -v python || echo 'no python is active')"
-  python -c 'import mmcv.ops, mmdet, mmpretrain, mmlowrank' ||
+  python -c 'import mmlowrank, mmcv.ops, mmdet, mmpretrain' ||
     die "No Python with the packages that this needs is active. Activate" \
       "one, or leave out --no-setup."
 fi

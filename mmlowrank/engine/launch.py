@@ -19,6 +19,7 @@ from mmengine.registry import DATASETS, HOOKS, LOOPS, RUNNERS
 from mmengine.runner import Runner, TestLoop, ValLoop, load_checkpoint
 from torch import distributed, nn
 
+from ..ops import in_use
 from ..registry import resolve
 from .class_names import check_classes, check_heads
 from .data_files import check_files, innermost_datasets
@@ -122,6 +123,7 @@ def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:
     """
     check_files(cfg, splits)
     runner = RUNNERS.build(cfg)
+    print_log(in_use(), logger='current')
     for split in splits:
         _check_dataset(runner, split)
     return runner

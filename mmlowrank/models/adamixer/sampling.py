@@ -5,9 +5,10 @@ with the distance between its scale and the stride of the map (AdaMixer, CVPR
 2022). This is multi-scale deformable attention with one point a level, whose
 attention is the softmax over the levels.
 
-On a GPU mmcv's operator does it. Elsewhere one ``embedding_bag`` sums the
-rows that a point touches, four on each map: on a CPU its forward pass takes
-a tenth of the time of ``grid_sample``, and no level's samples are kept.
+On a GPU mmcv's operator does it, if it is compiled. Elsewhere one
+``embedding_bag`` sums the rows that a point touches, four on each map: on a
+CPU its forward pass takes a tenth of the time of ``grid_sample``, and no
+level's samples are kept.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...nn.autograd import made_again
+from ...ops import compiled_for_cuda
 from .geometry import full_precision, sizes_of
 
 
@@ -72,7 +74,7 @@ class Pyramid:
         xy = xyzr[..., :2] + offsets[..., :2] * sizes_of(xyzr)
         z = xyzr[..., 2:3] + offsets[..., 2:]
         levels = (-(z - self.strides.log2()).square() / 2).softmax(-1)
-        if self.rows.is_cuda:
+        if self.rows.is_cuda and compiled_for_cuda():
             return self.deformable(xy, levels)
         # Kept for backward: where the points are, not the rows they touch.
         return made_again(self.gather, xy, levels)
