@@ -11,7 +11,7 @@ import logging
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,7 +23,32 @@ from torch import nn
 _CATEGORIES = re.compile(rb'"categories"\s*:\s*(?=\[)')
 # Parts of a model whose labels are the classes. Those of an RPN are not, nor
 # always those of mmseg's auxiliary heads, of which some find edges.
-_HEADS = {'bbox_head', 'decode_head', 'head', 'decoder'}
+_HEADS = {'bbox_head', 'mask_head', 'decode_head', 'head', 'decoder'}
+
+
+def check_texts(datasets: Iterable[tuple[str, dict]]) -> None:
+    """Check that no ``classes`` of a config is a single text.
+
+    Before anything is built: a text is a sequence of its letters, in which a
+    data set of XML files finds names and then has no number for them.
+
+    Args:
+        datasets: What leads to a data set in the config, and its config.
+
+    Raises:
+        ValueError: If one is, and no file of names either.
+    """
+    for key, dataset in datasets:
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        if isinstance(classes, str) and not Path(classes).is_file():
+            raise ValueError(_one_text(key, classes, str(dataset.get('type'))))
+
+
+def _one_text(key: str, classes: str, kind: str) -> str:
+    return (
+        f'{key}: classes={classes!r} in metainfo of {kind} is one text, of '
+        f'which each letter is a class. Write classes=({classes!r},)'
+    )
 
 
 def check_classes(dataset: Any, key: str, train: bool) -> None:
@@ -40,14 +65,10 @@ def check_classes(dataset: Any, key: str, train: bool) -> None:
         ValueError: If the files lack a class, or objects would get the label
             of another class.
     """
-    for inner in _innermost(dataset):
+    for inner in innermost(dataset):
         classes = _classes_of(inner)
         if isinstance(classes, str):
-            raise ValueError(
-                f'{key}: classes={classes!r} in metainfo of '
-                f'{type(inner).__name__} is one text, of which each letter '
-                f'is a class. Write classes=({classes!r},)'
-            )
+            raise ValueError(_one_text(key, classes, type(inner).__name__))
         if classes is None:
             continue
         classes = list(classes)
@@ -68,7 +89,7 @@ def check_heads(model: nn.Module, dataset: Any, key: str) -> None:
     Raises:
         ValueError: If a head has fewer outputs than there are classes.
     """
-    for inner in _innermost(dataset):
+    for inner in innermost(dataset):
         classes = _classes_of(inner)
         # A panoptic set has classes that no box has.
         if not classes or 'thing_classes' in inner.metainfo:
@@ -78,6 +99,8 @@ def check_heads(model: nn.Module, dataset: Any, key: str) -> None:
             outputs = getattr(module, 'num_classes', None)
             if not parts or parts[-1] not in _HEADS:
                 continue
+            if getattr(module, 'class_agnostic', False):
+                continue  # one mask for all classes
             # A depth head has one output, whatever classes there are.
             least = 2 if parts[-1] == 'decode_head' else 1
             if not isinstance(outputs, int) or outputs < least:
@@ -93,7 +116,7 @@ def check_heads(model: nn.Module, dataset: Any, key: str) -> None:
                 print_log(text, logger='current', level=logging.WARNING)
 
 
-def _innermost(dataset: Any) -> Iterator[Any]:
+def innermost(dataset: Any) -> Iterator[Any]:
     """Yield the data sets that wrap no other."""
     wrapped = getattr(dataset, 'datasets', None)
     if wrapped is None and hasattr(dataset, 'dataset'):
@@ -101,7 +124,7 @@ def _innermost(dataset: Any) -> Iterator[Any]:
     if wrapped is None:
         yield dataset
     for inner in wrapped or ():
-        yield from _innermost(inner)
+        yield from innermost(inner)
 
 
 def _classes_of(dataset: Any) -> Any:
