@@ -11,7 +11,7 @@ import logging
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -23,7 +23,33 @@ from torch import nn
 _CATEGORIES = re.compile(rb'"categories"\s*:\s*(?=\[)')
 # Parts of a model whose labels are the classes. Those of an RPN are not, nor
 # always those of mmseg's auxiliary heads, of which some find edges.
-_HEADS = {'bbox_head', 'decode_head', 'head', 'decoder'}
+_HEADS = {'bbox_head', 'mask_head', 'decode_head', 'head', 'decoder'}
+
+
+def check_texts(datasets: Iterable[tuple[str, dict]]) -> None:
+    """Check that no ``classes`` of a config is a single text.
+
+    Before anything is built: a text is a sequence of its letters, in which a
+    data set of XML files finds names and then has no number for them.
+
+    Args:
+        datasets: What leads to a data set in the config, and its config.
+
+    Raises:
+        ValueError: If one is, and no file of names either.
+    """
+    for key, dataset in datasets:
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        if isinstance(classes, str) and not Path(classes).is_file():
+            raise ValueError(_one_text(key, classes, str(dataset.get('type'))))
+
+
+def _one_text(key: str, classes: str, kind: str) -> str:
+    return (
+        f'{key}: classes={classes!r} in metainfo of {kind} is one text, of '
+        'which each letter is a class. Write the names themselves, in a '
+        "tuple: classes=('cat', 'dog'), classes=('cat',)"
+    )
 
 
 def check_classes(dataset: Any, key: str, train: bool) -> None:
@@ -41,15 +67,10 @@ def check_classes(dataset: Any, key: str, train: bool) -> None:
             of another class.
     """
     xml = []
-    for inner in _innermost(dataset):
+    for inner in innermost(dataset):
         classes = _classes_of(inner)
         if isinstance(classes, str):
-            raise ValueError(
-                f'{key}: classes={classes!r} in metainfo of '
-                f'{type(inner).__name__} is one text, of which each letter '
-                'is a class. Write the names themselves, in a tuple: '
-                "classes=('cat', 'dog'), classes=('cat',)"
-            )
+            raise ValueError(_one_text(key, classes, type(inner).__name__))
         if classes is None:
             continue
         if _is_xml(inner):
@@ -76,7 +97,7 @@ def check_heads(model: nn.Module, dataset: Any, key: str) -> None:
     """
     if hasattr(model, 'language_model'):
         return
-    for inner in _innermost(dataset):
+    for inner in innermost(dataset):
         classes = _classes_of(inner)
         # A panoptic set has classes that no box has.
         if not classes or 'thing_classes' in inner.metainfo:
@@ -88,6 +109,8 @@ def check_heads(model: nn.Module, dataset: Any, key: str) -> None:
             outputs = getattr(module, 'num_classes', None)
             if not parts or parts[-1] not in _HEADS:
                 continue
+            if getattr(module, 'class_agnostic', False):
+                continue  # one mask for all classes
             if isinstance(outputs, int) and 0 < outputs < len(classes):
                 raise ValueError(
                     f'{key}: {type(inner).__name__} has {len(classes)} '
@@ -110,7 +133,7 @@ def _has_folders(dataset: Any) -> bool:
     return hasattr(dataset, 'folder_to_idx')
 
 
-def _innermost(dataset: Any) -> Iterator[Any]:
+def innermost(dataset: Any) -> Iterator[Any]:
     """Yield the data sets that wrap no other."""
     wrapped = getattr(dataset, 'datasets', None)
     if wrapped is None and hasattr(dataset, 'dataset'):
@@ -118,7 +141,7 @@ def _innermost(dataset: Any) -> Iterator[Any]:
     if wrapped is None:
         yield dataset
     for inner in wrapped or ():
-        yield from _innermost(inner)
+        yield from innermost(inner)
 
 
 def _classes_of(dataset: Any) -> Any:

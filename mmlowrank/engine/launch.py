@@ -21,7 +21,13 @@ from torch import distributed, nn
 
 from ..ops import in_use
 from ..registry import resolve
-from .class_names import check_classes, check_heads
+from .annotations import check_annotations
+from .class_names import (
+    check_classes,
+    check_heads,
+    check_texts,
+    innermost,
+)
 from .data_files import check_files, innermost_datasets
 
 
@@ -121,6 +127,9 @@ def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:
         ValueError: If there is none to train on, or its classes are not
             those of metainfo.
     """
+    for split in splits:
+        key = f'{split}_dataloader'
+        check_texts(innermost_datasets(cfg.get(key), key))
     check_files(cfg, splits)
     runner = RUNNERS.build(cfg)
     print_log(in_use(), logger='current')
@@ -185,6 +194,9 @@ def _check_dataset(runner: Runner, split: str) -> None:
         if isinstance(runner.model, nn.Module):
             check_heads(runner.model, loader.dataset, key)
         check_not_empty(loader.dataset)
+    for inner in innermost(loader.dataset):
+        check_annotations(inner, key, train=split == 'train')
+    if split == 'train':
         count = len(loader.dataset)
         print_log(f'{count:,} training samples', logger='current')
 
@@ -203,9 +215,18 @@ def check_not_empty(dataset: Sized) -> None:
     Raises:
         ValueError: If the training set has no sample.
     """
-    if len(dataset) == 0:
+    if len(dataset) > 0:
+        return
+    name = type(dataset).__name__
+    if hasattr(dataset, 'seg_map_suffix') and not dataset.ann_file:
         raise ValueError(
-            f'The data set ({type(dataset).__name__}) is empty: no '
-            'sample is left of its annotation file. Check that the classes '
-            'in metainfo are those of the file, and filter_cfg'
+            f'The data set ({name}) is empty: no file in '
+            f'{dataset.data_prefix.get("img_path")} ends in '
+            f'{dataset.img_suffix}. Set img_suffix, and seg_map_suffix for '
+            f'the masks (now {dataset.seg_map_suffix})'
         )
+    raise ValueError(
+        f'The data set ({name}) is empty: no sample is left of its '
+        'annotation file. Check that the classes in metainfo are those of '
+        'the file, and filter_cfg'
+    )
