@@ -79,7 +79,8 @@ def test_ignored_pixels_are_of_no_class(ignored, masks):
 
 
 def test_a_mask_head_for_each_class():
-    data = SimpleNamespace(metainfo=dict(classes=('a', 'b')))
+    classes = dict(classes=('a', 'b'))
+    data = SimpleNamespace(metainfo=classes, cat2label={}, cat_ids=[])
     model = nn.Module()
     model.mask_head = nn.Identity()
     model.mask_head.num_classes = 1
