@@ -32,7 +32,9 @@ say() { printf '[setup] %s\n' "$*"; }
 die() { printf '[setup] %s\n' "$*" >&2; exit 1; }
 pinned() { sed -n "s/^$1==//p" "$root/requirements/mmlab.txt"; }
 pip() { "$py" -m pip "$@"; }
-export PIP_DISABLE_PIP_VERSION_CHECK=1
+# Bytecode is written when a module is first imported, not for all of torch
+# now: half of the time of the set-up.
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 
 # --- which ops ----------------------------------------------------------------
 # What is installed: compile, none, or nothing where mmcv is not.
@@ -102,8 +104,8 @@ need=10
       "Free some, or pass another place: bash tools/setup_env.sh /big/disk/venv"
 
 mmcv=$(pinned onedl-mmcv)
-if [ "$ops" = compile ] && ! compgen -G "$cache/mmcv$mmcv-ops-*/*.whl" >/dev/null
-then
+kept=$cache/mmcv$mmcv-ops-*/*.whl
+if [ "$ops" = compile ] && ! compgen -G "$kept" >/dev/null; then
   without="or leave MMCV_OPS out and use torchvision's ops."
   command -v "${CXX:-c++}" >/dev/null ||
     die "No C++ compiler found to build the mmcv ops. On Debian or Ubuntu:" \
