@@ -144,6 +144,22 @@ def test_commands_name_what_is_there(page):
 OF_OTHERS = {'CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS'}
 
 
+def test_the_variables_of_several_machines_are_read():
+    text = (ROOT / 'docs' / 'several_machines.md').read_text()
+    scripts = {'NNODES': 'dist', 'GPUS': 'slurm'}
+    tables = re.split(r'\| variable \| default \| means \|', text)[1:]
+    for table in tables:
+        rows = re.findall(r'^\| `(\w+)` \| (\S+?)[ ,]', table, re.MULTILINE)
+        kind = scripts[rows[0][0]]
+        for tool in ('train', 'test'):
+            script = (ROOT / 'tools' / f'{kind}_{tool}.sh').read_text()
+            for name, default in rows:
+                default = '' if default in ('none', 'a') else default
+                default = '$' if name == 'GPUS_PER_NODE' else default
+                assert f'${{{name}:-{default}' in script, name
+    assert len(tables) == 2
+
+
 @pytest.mark.parametrize('page', [*PAGES, '../README.md', 'deploy.md'])
 def test_links_lead_somewhere(page):
     path = ROOT / 'docs' / page
