@@ -1,14 +1,60 @@
-"""Read the fenced blocks of a page of docs/."""
+"""Read the fenced blocks of a page of docs/, and run its commands."""
 
 import re
+import runpy
 import shlex
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = [
+    path.relative_to(ROOT)
+    for path in (ROOT / 'configs').iterdir()
+    if path.is_dir()
+]
 # In a list, a block is indented.
 _FENCE = re.compile(r'^ *```(\w+)\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r'^## (.*)$', re.MULTILINE)
+
+
+class Clone:
+    """A folder like a clone, where the commands of a page run.
+
+    Args:
+        root: An empty folder.
+        monkeypatch: Of the test.
+    """
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._patch = monkeypatch
+        (root / 'configs').mkdir()
+        for part in ('tools', *map(str, FOLDERS)):
+            (root / part).symlink_to(ROOT / part)
+        monkeypatch.chdir(root)
+        for name in ('COCO_ROOT', 'VOC_ROOT', 'ADE_ROOT', 'FGVC_ROOT'):
+            monkeypatch.delenv(name, raising=False)
+        # Half of the time would go into well laid out logs of the configs.
+        monkeypatch.setattr(
+            'yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True)
+        )
+
+    def run(self, words: list[str], options: Iterable[str] = ()) -> None:
+        """Run a command of a page in this process.
+
+        Args:
+            words: The command; it starts with ``python``.
+            options: More of ``--cfg-options``.
+        """
+        assert words[0] == 'python'
+        words = words[1:]
+        if options and '--cfg-options' not in words:
+            words = [*words, '--cfg-options']
+        self._patch.setattr(sys, 'argv', [*words, *options])
+        runpy.run_path(words[0], run_name='__main__')
 
 
 class Block(NamedTuple):
@@ -28,6 +74,11 @@ def sections(page: str) -> dict[str, list[Block]]:
         name: [Block(*match) for match in _FENCE.findall(part)]
         for name, part in parts.items()
     }
+
+
+def blocks(page: str) -> list[Block]:
+    """Return all blocks of a page."""
+    return [block for part in sections(page).values() for block in part]
 
 
 def commands(blocks: list[Block]) -> list[list[str]]:

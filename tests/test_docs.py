@@ -1,14 +1,18 @@
-"""Documents that a command makes are what it makes now."""
+"""Documents say what is there: commands, messages, links, tables."""
 
+import ast
 import re
 from pathlib import Path
 
 import onnxruntime
+import pages
 import pytest
 import switch_table
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+
+from mmlowrank.engine import launch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,3 +58,166 @@ def test_the_script_of_deploy_runs(config, tmp_path, monkeypatch):
         for ours, theirs in zip(one, other, strict=True):
             # float32 sums in other orders, of features of about 1.
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+PAGES = (
+    'getting_started.md',
+    'own_data.md',
+    'several_machines.md',
+    'troubleshooting.md',
+)
+# What makes the commands of docs/getting_started.md end in seconds.
+SHORT = {
+    'mask-rcnn': [
+        'model.backbone.init_cfg=None',
+        'train_cfg.max_iters=2',
+        'default_hooks.logger.interval=1',
+    ],
+    'swin-mini_lora': [
+        'model.backbone.backbone.init_cfg=None',
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        'train_dataloader.dataset.indices=64',
+        'val_dataloader.dataset.indices=8',
+    ],
+}
+
+
+def test_getting_started_runs(tmp_path, digit_scenes, monkeypatch, capsys):
+    """Each command of Python, in the order of the page."""
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    clone = pages.Clone(tmp_path, monkeypatch)
+    trained = []
+    for words in pages.commands(pages.blocks('getting_started.md')):
+        if words[0] != 'python':
+            continue
+        config = Path(words[2]).stem
+        training = words[1] == 'tools/train.py'
+        short = ()
+        if training or words[1] == 'tools/test.py':
+            (short,) = (v for k, v in SHORT.items() if config.startswith(k))
+        clone.run(words, short)
+        if training:
+            # As after the whole schedule.
+            work = f'work_dirs/{config}'
+            if '--work-dir' in words:
+                work = words[words.index('--work-dir') + 1]
+            (saved,) = Path(work).glob('*_[12].pth')
+            last = Config.fromfile(words[2]).train_cfg
+            last = last.get('max_epochs') or last.max_iters
+            saved.with_name(
+                f'{saved.stem.split("_")[0]}_{last}.pth'
+            ).write_bytes(saved.read_bytes())
+            trained.append(work)
+    assert len(set(trained)) == 3
+    assert [*Path('work_dirs/first/pictures').rglob('*.jpg')]
+    for made in ('work_dirs/first/predictions.pkl', 'stock.pth'):
+        assert Path(made).is_file()
+    assert 'trainable' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_commands_name_what_is_there(page):
+    """Scripts, options and variables; placeholders are in capitals."""
+    for words in pages.commands(pages.blocks(page)):
+        variables = [word for word in words if re.match(r'[A-Z_]+=', word)]
+        rest = words[len(variables) :]
+        if rest[0] not in ('bash', 'python') or rest[1].startswith('-'):
+            continue
+        script = (ROOT / rest[1]).read_text()
+        for variable in variables:
+            name = variable.partition('=')[0]
+            known = f'${{{name}' in script or name in OF_OTHERS
+            assert known, f'{rest[1]} does not read {name}'
+        if 'train.py' in script or 'test.py' in script:
+            kind = 'train' if 'train' in rest[1] else 'test'
+            script += (ROOT / 'tools' / f'{kind}.py').read_text()
+            script += Path(launch.__file__).read_text()
+        for option in (word for word in rest if word.startswith('--')):
+            assert f"'{option}'" in script, f'{rest[1]} has no {option}'
+        for word in rest[2:]:
+            if word.startswith('configs/') and 'own/' not in word:
+                assert (ROOT / word).is_file()
+
+
+# Read by what the scripts start.
+OF_OTHERS = {'CUDA_VISIBLE_DEVICES', 'OMP_NUM_THREADS'}
+
+
+def test_the_variables_of_several_machines_are_read():
+    text = (ROOT / 'docs' / 'several_machines.md').read_text()
+    scripts = {'NNODES': 'dist', 'GPUS': 'slurm'}
+    tables = re.split(r'\| variable \| default \| means \|', text)[1:]
+    for table in tables:
+        rows = re.findall(r'^\| `(\w+)` \| (\S+?)[ ,]', table, re.MULTILINE)
+        kind = scripts[rows[0][0]]
+        for tool in ('train', 'test'):
+            script = (ROOT / 'tools' / f'{kind}_{tool}.sh').read_text()
+            for name, default in rows:
+                default = '' if default in ('none', 'a') else default
+                default = '$' if name == 'GPUS_PER_NODE' else default
+                assert f'${{{name}:-{default}' in script, name
+    assert len(tables) == 2
+
+
+@pytest.mark.parametrize('page', [*PAGES, '../README.md', 'deploy.md'])
+def test_links_lead_somewhere(page):
+    path = ROOT / 'docs' / page
+    for target in re.findall(r'\]\(([^)]+)\)', path.read_text()):
+        file, _, anchor = target.partition('#')
+        if '://' in file:
+            continue
+        there = (path.parent / file if file else path).resolve()
+        assert there.exists(), target
+        if anchor:
+            titles = re.findall(r'^#+ (.*)$', there.read_text(), re.MULTILINE)
+            assert anchor in map(anchor_of, titles), target
+
+
+def anchor_of(title: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-')
+
+
+def as_text(node: ast.AST) -> str:
+    value = getattr(node, 'value', None)
+    return value if isinstance(value, str) else '\0'
+
+
+def texts_of_the_source() -> list[str]:
+    """Return every text in the code; what is filled in is a NUL."""
+    texts = []
+    for folder in ('mmlowrank', 'tools', 'configs'):
+        for path in (ROOT / folder).rglob('*.py'):
+            for node in ast.walk(ast.parse(path.read_text())):
+                parts = getattr(node, 'values', [node])
+                texts.append(''.join(map(as_text, parts)))
+    return [' '.join(text.split()) for text in set(texts)]
+
+
+# The last three of four dots.
+FILLED_IN = re.compile(r'\.\.\.(?!\.)')
+
+
+def test_what_troubleshooting_quotes_is_still_said():
+    """In the tables headed "mmlowrank says"; ``...`` is what is filled in."""
+    lines = (ROOT / 'docs' / 'troubleshooting.md').read_text().splitlines()
+    ours, quoted = False, []
+    for line in lines:
+        if not line.startswith('|'):
+            ours = False
+        elif line.startswith('| mmlowrank says'):
+            ours = True
+        elif ours and not line.startswith('|---'):
+            quoted.append(re.match(r'\| `(.*?)` \|', line)[1])
+    assert len(quoted) >= 20
+    assert len(set(quoted)) == len(quoted)
+    texts = texts_of_the_source()
+    gone = []
+    for message in quoted:
+        parts = [re.escape(part.strip()) for part in FILLED_IN.split(message)]
+        # Some messages have three dots of their own.
+        pattern = re.compile(r'\s*(?:\0.*?|\.\.\.)\s*'.join(parts))
+        if not any(map(pattern.search, texts)):
+            gone.append(message)
+    assert not gone

@@ -6,6 +6,7 @@ on the GPU, none of which names the file.
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,7 +42,8 @@ def check_annotations(dataset: Any, key: str, train: bool) -> None:
 
 def _spread(dataset: Any, number: int) -> Iterator[dict]:
     """Yield what is known of samples from all over a data set."""
-    for i in range(0, len(dataset), max(len(dataset) // number, 1)):
+    step = max(math.ceil(len(dataset) / number), 1)
+    for i in range(0, len(dataset), step):
         yield dataset.get_data_info(i)
 
 
