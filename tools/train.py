@@ -6,8 +6,6 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 
 import argparse
 
-from mmengine.runner import find_latest_checkpoint
-
 from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
 
 
@@ -58,9 +56,11 @@ def main() -> None:
             )
         cfg.auto_scale_lr.enable = True
     resume_from = args.resume
+    if not resume_from and cfg.get('resume') and not cfg.get('load_from'):
+        resume_from = 'auto'
     if resume_from == 'auto':
         # None at a first start, which loads what the config says.
-        resume_from = find_latest_checkpoint(cfg.work_dir)
+        resume_from = launch.latest_checkpoint(cfg.work_dir)
     if resume_from:
         cfg.resume, cfg.load_from = True, resume_from
     splits = ['train', 'val']
