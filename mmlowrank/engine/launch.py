@@ -128,7 +128,7 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
             return str(path)
     raise FileNotFoundError(
         f'{note} names {written}, which is not there. Put it back, pass '
-        f'--resume another checkpoint, or remove {note} to begin again'
+        f'--resume another checkpoint, or remove {work_dir} to begin again'
     )
 
 
