@@ -33,6 +33,7 @@ from rich.progress import (
 )
 
 from . import launch
+from .moved_run import latest_checkpoint
 
 STATE = 'job.json'
 _LEASH = Path(__file__).with_name('leash.py')
@@ -199,7 +200,7 @@ class _Run:
         job.work_dir.mkdir(parents=True, exist_ok=True)
         settings, self.epochs = runner.settings(job)
         self.state = job.state()
-        if not self.state or not launch.latest_checkpoint(job.work_dir):
+        if not self.state or not latest_checkpoint(job.work_dir):
             self.state = dict(settings=settings, done=[])
             job.save(self.state)
         elif self.state['settings'] != settings:
@@ -220,7 +221,7 @@ class _Run:
             words += ['--resume', *job.options]
         else:
             folder = job.work_dir / 'test'
-            checkpoint = launch.latest_checkpoint(job.work_dir)
+            checkpoint = latest_checkpoint(job.work_dir)
             words = [job.config, checkpoint, '--work-dir', folder]
             words += ['--out', folder / 'predictions.pkl']
         script = self.runner.tools / f'{self.step}.py'

@@ -108,30 +108,6 @@ def evaluate_in_half(cfg: Config) -> None:
             loop['fp16'] = True
 
 
-def latest_checkpoint(work_dir: str | Path) -> str | None:
-    """Return the newest whole checkpoint of a run; None if there is none.
-
-    mmengine writes down an absolute path. Its last part is looked for in the
-    folder itself first, which may have been moved, or be a copy.
-
-    Raises:
-        FileNotFoundError: If the checkpoint is gone.
-    """
-    note = Path(work_dir) / 'last_checkpoint'
-    if not note.is_file():
-        return None
-    written = note.read_text().strip()
-    if '://' in written:
-        return written
-    for path in (note.with_name(Path(written).name), Path(written)):
-        if path.exists():
-            return str(path)
-    raise FileNotFoundError(
-        f'{note} names {written}, which is not there. Put it back, pass '
-        f'--resume another checkpoint, or remove {work_dir} to begin again'
-    )
-
-
 def start(cfg: Config, splits: Sequence[str] = ('train', 'val')) -> Runner:
     """Check the data of ``splits`` and build the runner of ``cfg``.
 
