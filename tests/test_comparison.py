@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,7 +11,6 @@ from mmengine.config import Config
 from mmlowrank.analysis import comparison, count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
-TOOL = ROOT / 'tools/analysis_tools/compare_methods'
 # Widths of the small Swin's blocks: 2 of 32, 64, 128 and 256.
 S1, S2, BLOCKS, C = 960, 174_080, 8, 32
 TABLES = 81 * 2 * (1 + 2 + 4 + 8)
@@ -79,43 +75,32 @@ def test_pretrained_matrices_move_as_in_the_full_leaf(configs):
     assert slow == {'FULL', 'FULL-seg', 'Partial-1', 'Partial-1-seg'}
 
 
-def write_run(folder, config, seconds, metrics):
-    config.dump(folder / 'config.py')
-    log = folder / '20260101_000000/vis_data/scalars.json'
-    log.parent.mkdir(parents=True)
-    line = json.dumps(dict(loss=1.0, time=seconds))
-    log.write_text(f'{line}\n{line}\n')
+def write_run(folder, metrics):
     result = folder / 'test/20260101_000001/20260101_000001.json'
     result.parent.mkdir(parents=True)
     result.write_text(json.dumps(metrics))
 
 
-def test_report_of_finished_runs(configs, digit_scenes, tmp_path, monkeypatch):
+def test_report_of_finished_runs(digit_scenes, tmp_path, monkeypatch):
     monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
     for method, bbox in (('E3VA', 0.5), ('FIXED', None)):
-        cfg = Config.fromfile(configs / f'{method}.py')
-        cfg.train_dataloader.dataset.data_root = str(digit_scenes)
-        folder = tmp_path / method.lower()
-        folder.mkdir()
         metrics = {} if bbox is None else {'coco/bbox_mAP': bbox}
-        write_run(folder, cfg, 0.25, metrics)
-        folder = tmp_path / f'{method.lower()}-seg'
-        folder.mkdir()
-        write_run(folder, cfg, 0.125, {'mIoU': 61.25})
+        write_run(tmp_path / method.lower(), metrics)
+        write_run(tmp_path / f'{method.lower()}-seg', {'mIoU': 61.25})
+    comparison.write_configs(tmp_path / 'configs', ['E3VA', 'FIXED'])
     e3va, fixed = comparison.read_rows(tmp_path, ['E3VA', 'FIXED'])
     assert (e3va.trainable, e3va.bbox, e3va.miou) == (
         COUNTS['E3VA'],
         0.5,
         61.25,
     )
-    assert (e3va.seconds, e3va.seconds_seg) == (0.25, 0.125)
     assert e3va.saved > fixed.saved == 0
     assert math.isnan(fixed.bbox)
     comparison.write_report([e3va, fixed], tmp_path / 'docs/report.md')
     text = (tmp_path / 'docs/report.md').read_text()
     assert comparison.format_table([e3va, fixed]) in text
     assert '](report.png)' in text
-    assert f'(CPU cores: {len(os.sched_getaffinity(0))}). One seed:' in text
+    assert 'Time is not here' in text
     assert 'compare_methods.sh\n' in text
     assert cv2.imread(str(tmp_path / 'docs/report.png')).std() > 10
 
@@ -129,7 +114,7 @@ def test_a_smoke_test_is_called_one(tmp_path):
 
 
 def row(method, saved, bbox):
-    return comparison.Row(method, 0, 0.0, saved, bbox, 0.0, 0.0, 0.0)
+    return comparison.Row(method, 0, 0.0, saved, bbox, 0.0)
 
 
 def test_pareto_front():
@@ -150,18 +135,3 @@ def test_the_table_is_even_and_blind_runs_show():
     assert len({len(line) for line in lines}) == 1
     assert '|      13.0 |    0.512 |' in lines[2]
     assert '|       0.0 |        - |' in lines[3]
-
-
-def test_the_tools_say_what_is_wrong(tmp_path):
-    report = [sys.executable, f'{TOOL}.py', tmp_path, '--out', 'x.md']
-    done = subprocess.run(report, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1
-    assert 'no training run has started in' in done.stderr
-    assert 'compare_methods.sh' in done.stderr
-    assert 'Traceback' not in done.stderr
-    done = subprocess.run(
-        ['bash', f'{TOOL}.sh', '--fast'], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert '[compare_methods] Unknown argument: --fast' in done.stderr
-    assert 'compare_methods.sh [--work-dir DIR] [--smoke]' in done.stderr

@@ -3,6 +3,7 @@
 import os
 import pickle
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -167,23 +168,27 @@ def test_pictures_and_predictions(trained, digit_scenes, tmp_path):
     assert len(pickle.loads(predictions.read_bytes())) == 4
 
 
-def test_resume_continues(trained, digit_scenes):
-    work, _ = trained
+@pytest.mark.parametrize('by', ['argument', 'config'])
+def test_resume_continues_in_a_copy(by, trained, digit_scenes, tmp_path):
+    """mmengine writes the place of the checkpoint down as it was."""
+    copy = shutil.copytree(trained[0], tmp_path / 'copy')
     output = run(
         digit_scenes,
         sys.executable,
         'tools/train.py',
         LORAND,
         '--work-dir',
-        work,
-        '--resume',
+        copy,
+        *(['--resume'] if by == 'argument' else []),
         '--cfg-options',
         FROM_SCRATCH,
         'train_cfg.max_iters=3',
         "optim_wrapper.freeze=['neck.fpn_convs']",
+        *(['resume=True'] if by == 'config' else []),
     )
+    assert f'Load checkpoint from {copy}/iter_2.pth' in output
     assert 'resumed epoch: 0, iter: 2' in output
-    assert (work / 'iter_3.pth').is_file()
+    assert (copy / 'iter_3.pth').is_file()
 
 
 def test_a_checkpoint_of_another_model_is_refused(trained, digit_scenes):

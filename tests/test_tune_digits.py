@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from mmlowrank.analysis import count_parameters, tuning_table
 from mmlowrank.analysis.tuning_table import Row
+from mmlowrank.engine import jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'quickstart'
@@ -106,27 +107,35 @@ def test_it_runs_and_goes_on(tmp_path):
     few = ('--smoke', '--backbones', 'vit', '--methods', 'rlrr')
     first = tune(tmp_path, *few)
     assert 'done before' not in first
-    log = (tmp_path / 'vit-rlrr' / 'train.log').read_text()
-    assert 'vit-pretrain/epoch_1.pth' in log
+    log = (tmp_path / 'logs/train-vit-rlrr.log').read_text()
+    assert f'{tmp_path}/vit-pretrain/epoch_1.pth' in log
     second = tune(tmp_path, *few)
-    assert second.count('done before\n') == 2
+    assert second.count('done before (') == 2
     table = (tmp_path / 'table.md').read_text()
     assert table in first
     assert table in second
     (row,) = table.splitlines()[2:]
     cells = [cell.strip() for cell in row.split('|')[1:5]]
     assert cells == ['vit', 'RLRR', '12,160', '3.87']
-    # Killed in its last validation: the checkpoint is there, no result.
-    run = tmp_path / 'vit-rlrr'
+    # Killed in its last validation: the checkpoint is there, no result. And
+    # moved since: nothing of the old place is asked for.
+    moved = tmp_path.with_name(f'{tmp_path.name}-moved')
+    tmp_path.rename(moved)
+    run = moved / 'vit-rlrr'
+    (run / jobs.STATE).write_text(
+        (run / jobs.STATE).read_text().replace('["train"]', '[]')
+    )
     (scalars,) = run.glob('*/vis_data/scalars.json')
     lines = scalars.read_text().splitlines(keepends=True)
     trained = [line for line in lines if 'accuracy/top1' not in line]
     assert len(trained) == len(lines) - 1
     scalars.write_text(''.join(trained))
-    assert tune(tmp_path, *few).count('done before\n') == 1
-    assert (tmp_path / 'table.md').read_text() == table
+    third = tune(moved, *few)
+    assert third.count('done before (') == 1
+    assert 'other settings' not in third
+    assert (moved / 'table.md').read_text() == table
     # A result of other settings is not passed off as one of these.
-    longer = tune(tmp_path, *few[1:])
+    longer = tune(moved, *few[1:])
     assert longer.count('done before, with other settings') == 2
 
 
@@ -139,16 +148,3 @@ def test_table_of_made_results():
     assert len({len(line) for line in lines}) == 1
     assert '|           71.3 |         0.100 |' in lines[2]
     assert '|                12,160 |          3.87 |' in lines[3]
-
-
-def test_an_unfinished_run_has_no_row(tmp_path):
-    assert tuning_table.read_row('RLRR', tmp_path) is None
-    # Two of three epochs.
-    (tmp_path / 'config.py').write_text('train_cfg = dict(max_epochs=3)\n')
-    logs = tmp_path / '20260101_000000' / 'vis_data'
-    logs.mkdir(parents=True)
-    (logs / 'scalars.json').write_text(
-        '{"accuracy/top1": 10.0, "step": 1}\n'
-        '{"accuracy/top1": 12.0, "step": 2}\n'
-    )
-    assert tuning_table.read_row('RLRR', tmp_path) is None

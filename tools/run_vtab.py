@@ -18,9 +18,7 @@ from mmengine.config import Config
 
 from mmlowrank.analysis import vtab
 from mmlowrank.datasets.vtab_tasks import TASKS
-from mmlowrank.engine import child_run
-
-TRAIN = Path(__file__).with_name('train.py')
+from mmlowrank.engine import jobs
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,30 +79,23 @@ def main() -> None:
     root = args.work_dir or Path('work_dirs') / args.config.stem
     options = ['--amp'] if args.amp else []
     options += ['--cfg-options', *args.cfg_options] if args.cfg_options else []
-    child_run.stop_like_ctrl_c()
+    runs = {
+        task: jobs.Job(task, args.config, root / task, options)
+        for task in TASKS
+    }
     for number, task in enumerate(args.tasks, 1):
-        name = f'[{number}/{len(args.tasks)}] {task}'
-        result = vtab.read_result(root / task)
-        if result is not None:
-            done = child_run.done_before(root / task, args.config, options)
-            child_run.say(f'{name}  best {result.best:.1f}  {done}')
-            continue
-        choose(task, args.config)
-        try:
-            seconds = child_run.train(
-                TRAIN, name, args.config, root / task, options
-            )
-        except KeyboardInterrupt:
-            sys.exit('\nrun_vtab: stopped; run it again to go on')
-        except child_run.ChildFailed as error:
-            sys.exit(
-                f'\n{error}\nrun_vtab: mend the cause and run this again; it '
-                'goes on here'
-            )
-        best = vtab.finish(root / task).best
-        child_run.say(f'{name}  best {best:.1f}  {seconds:.0f} s')
-    found = {task: vtab.read_result(root / task) for task in TASKS}
-    table = vtab.format_table({t: r for t, r in found.items() if r})
+        # A folder is held, not the root: GPUs may share the tasks.
+        with jobs.runner(__file__, root / task) as runner:
+            choose(task, args.config)
+            runner.run([runs[task]])
+            best = vtab.read_result(root / task).best
+            runner.say(f'[{number}/{len(args.tasks)}] {task}  best {best:.1f}')
+    found = {
+        task: vtab.read_result(root / task)
+        for task, run in runs.items()
+        if run.is_done()
+    }
+    table = vtab.format_table(found)
     (root / 'table.md').write_text(table + '\n')
     print(f'\n{table}')
 

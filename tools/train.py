@@ -6,9 +6,8 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 
 import argparse
 
-from mmengine.runner import find_latest_checkpoint
-
 from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
+from mmlowrank.engine.moved_run import MovedRunHook, latest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,9 +57,11 @@ def main() -> None:
             )
         cfg.auto_scale_lr.enable = True
     resume_from = args.resume
+    if not resume_from and cfg.get('resume') and not cfg.get('load_from'):
+        resume_from = 'auto'
     if resume_from == 'auto':
         # None at a first start, which loads what the config says.
-        resume_from = find_latest_checkpoint(cfg.work_dir)
+        resume_from = latest_checkpoint(cfg.work_dir)
     if resume_from:
         cfg.resume, cfg.load_from = True, resume_from
     splits = ['train', 'val']
@@ -69,6 +70,7 @@ def main() -> None:
         splits = ['train']
     runner = launch.start(cfg, splits)
     runner.register_hook(LastValidationHook())
+    runner.register_hook(MovedRunHook())
     if not any(isinstance(hook, FreezeAuditHook) for hook in runner.hooks):
         runner.register_hook(FreezeAuditHook())
     runner.train()

@@ -10,12 +10,12 @@ again: finished runs are skipped.
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from mmlowrank.analysis import tuning_table
 from mmlowrank.datasets.digit_scenes import write_digit_scenes
-from mmlowrank.engine import child_run
+from mmlowrank.engine import jobs
+from mmlowrank.engine.moved_run import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'quickstart'
@@ -59,7 +59,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def finished_row(
-    method: str, config: str, work_dir: Path, args: argparse.Namespace
+    method: str,
+    config: str,
+    name: str,
+    runner: jobs.Runner,
+    args: argparse.Namespace,
 ) -> tuning_table.Row:
     """Return the result of a run, after running it if need be."""
     options = ['--cfg-options', f'randomness.seed={args.seed}']
@@ -67,42 +71,29 @@ def finished_row(
         options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
         options += ['default_hooks.checkpoint.interval=1']
         options += ['default_hooks.logger.interval=1']
+    work_dir = runner.folder / name
+    runner.run([jobs.Job(name, CONFIGS / config, work_dir, options)])
     row = tuning_table.read_row(method, work_dir)
-    if row is not None:
-        done = child_run.done_before(work_dir, CONFIGS / config, options)
-        child_run.say(f'{work_dir.name}  {row.accuracy:.1f} %  {done}')
-        return row
-    seconds = child_run.train(
-        Path(__file__).with_name('train.py'),
-        work_dir.name,
-        CONFIGS / config,
-        work_dir,
-        options,
-    )
-    row = tuning_table.read_row(method, work_dir)
-    child_run.say(f'{work_dir.name}  {row.accuracy:.1f} %  {seconds:.0f} s')
+    runner.say(f'    {row.accuracy:.1f} %')
     return row
 
 
-def tune(root: Path, args: argparse.Namespace) -> str:
+def tune(runner: jobs.Runner, args: argparse.Namespace) -> str:
     """Run everything and return the table."""
     tables = {}
     for backbone in args.backbones:
-        pretrained = root / f'{backbone}-pretrain'
-        finished_row(
-            'pretrain',
-            f'pretrain_{backbone}-mini_digits.py',
-            pretrained,
-            args,
-        )
-        # What mmengine wrote last; the configs read the variable.
-        checkpoint = (pretrained / 'last_checkpoint').read_text().strip()
+        pretrained = f'{backbone}-pretrain'
+        config = f'pretrain_{backbone}-mini_digits.py'
+        finished_row('pretrain', config, pretrained, runner, args)
+        # The configs read the variable.
+        checkpoint = latest_checkpoint(runner.folder / pretrained)
         os.environ[BACKBONES[backbone]] = checkpoint
         tables[backbone] = [
             finished_row(
                 title,
                 f'{backbone}-mini_{tuner}_30e_digits-turned.py',
-                root / f'{backbone}-{method}',
+                f'{backbone}-{method}',
+                runner,
                 args,
             )
             for method, (title, tuner) in METHODS.items()
@@ -114,27 +105,18 @@ def tune(root: Path, args: argparse.Namespace) -> str:
 def main() -> None:
     """Write the digits, run, print."""
     args = parse_args()
-    child_run.stop_like_ctrl_c()
     root = Path('work_dirs/tune_digits')
     if args.seed:
         root = root.with_name(f'{root.name}-seed{args.seed}')
     if args.smoke:
         root = root.with_name(f'{root.name}-smoke')
-    root = (args.work_dir or root).resolve()
-    scenes = root / 'digits'
-    # The digits alone are read here; of scenes one each is the least.
-    write_digit_scenes(scenes, num_train=1, num_val=1, seed=args.seed)
-    os.environ['DIGIT_SCENES'] = str(scenes)
-    try:
-        table = tune(root, args)
-    except KeyboardInterrupt:
-        sys.exit('\ntune_digits: stopped; run it again to go on')
-    except child_run.ChildFailed as error:
-        sys.exit(
-            f'\n{error}\ntune_digits: mend the cause and run this again; it '
-            'goes on here'
-        )
-    (root / 'table.md').write_text(table + '\n')
+    with jobs.runner(__file__, args.work_dir or root) as runner:
+        scenes = runner.folder / 'digits'
+        # The digits alone are read here; of scenes one each is the least.
+        write_digit_scenes(scenes, num_train=1, num_val=1, seed=args.seed)
+        os.environ['DIGIT_SCENES'] = str(scenes)
+        table = tune(runner, args)
+        (runner.folder / 'table.md').write_text(table + '\n')
     print(f'\n{table}')
 
 

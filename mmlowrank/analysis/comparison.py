@@ -3,21 +3,17 @@
 import inspect
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
 from ..registry import TUNERS
 from .counting import count_parameters
-from .measuring import saved_bytes
-from .run_results import read_config, read_metrics, seconds_per_iteration
+from .measuring import saved_in_training
+from .run_results import read_metrics
 
 LEAVES = Path(__file__).resolve().parents[2] / 'configs' / 'quickstart'
 # The backbone of each method. Where a width can be chosen, it is the one
@@ -95,8 +91,6 @@ class Row:
             backbone keeps for the backward pass.
         bbox: Box mAP of Mask R-CNN, 0 to 1; nan if no box was found.
         miou: mIoU of UPerNet, in percent.
-        seconds: Median time of an iteration of Mask R-CNN.
-        seconds_seg: Median time of an iteration of UPerNet.
     """
 
     method: str
@@ -105,12 +99,14 @@ class Row:
     saved: int
     bbox: float
     miou: float
-    seconds: float
-    seconds_seg: float
 
 
 def read_rows(work_dir: str | Path, methods: Iterable[str]) -> list[Row]:
     """Read the finished runs and measure what their backbones keep.
+
+    Args:
+        work_dir: Holds the runs, and in ``configs`` what write_configs wrote.
+        methods: Some of ``METHODS``.
 
     Raises:
         FileNotFoundError: If a method's training or test is missing.
@@ -119,7 +115,8 @@ def read_rows(work_dir: str | Path, methods: Iterable[str]) -> list[Row]:
     for method in methods:
         run = Path(work_dir) / method.lower()
         segmentation = Path(work_dir) / f'{method.lower()}-seg'
-        cfg = read_config(run)
+        # Not what mmengine kept: folders may have been moved since.
+        cfg = Config.fromfile(Path(work_dir) / 'configs' / f'{method}.py')
         counts = count_parameters(cfg)
         metrics = read_metrics(run / 'test')
         rows.append(
@@ -127,43 +124,28 @@ def read_rows(work_dir: str | Path, methods: Iterable[str]) -> list[Row]:
                 method,
                 counts['backbone_trainable'],
                 100 * counts['backbone_trainable'] / counts['backbone_stock'],
-                _saved_by(cfg),
+                saved_in_training(cfg),
                 metrics.get('coco/bbox_mAP', math.nan),
                 read_metrics(segmentation / 'test')['mIoU'],
-                seconds_per_iteration(run),
-                seconds_per_iteration(segmentation),
             )
         )
     return rows
-
-
-def _saved_by(cfg: Config) -> int:
-    """Return the bytes for a batch of the size that the config trains on."""
-    loader = cfg.train_dataloader
-    folder = Path(loader.dataset.data_root, loader.dataset.data_prefix.img)
-    height, width, _ = cv2.imread(str(next(folder.iterdir()))).shape
-    init_default_scope(cfg.default_scope)
-    backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
-    backbone.train()
-    images = torch.zeros(loader.batch_size, 3, height, width)
-    return saved_bytes(backbone, images)
 
 
 def format_table(rows: list[Row]) -> str:
     """Return the table as text that is Markdown too."""
     lines = [
         '| method      | trainable | % of backbone | saved MiB '
-        '| bbox mAP |  mIoU | s / it, Mask R-CNN | s / it, UPerNet |',
+        '| bbox mAP |  mIoU |',
         '|:------------|----------:|--------------:|----------:'
-        '|---------:|------:|-------------------:|----------------:|',
+        '|---------:|------:|',
     ]
     for row in rows:
         bbox = '-' if math.isnan(row.bbox) else f'{row.bbox:.3f}'
         lines.append(
             f'| {row.method:<11} | {row.trainable:>9,} '
             f'| {row.percent:>13.2f} | {row.saved / 2**20:>9.1f} '
-            f'| {bbox:>8} | {row.miou:>5.2f} '
-            f'| {row.seconds:>18.3f} | {row.seconds_seg:>15.3f} |'
+            f'| {bbox:>8} | {row.miou:>5.2f} |'
         )
     return '\n'.join(lines)
 
@@ -271,21 +253,18 @@ def write_report(
 ) -> None:
     """Write the table, and the plot beside it under the same name.
 
-    Call it on the machine that made the runs.
-
     Args:
         rows: The lines of the table.
         path: Of the report, a Markdown file.
         smoke: Whether the runs are those of a smoke test.
     """
     path = Path(path)
-    cores = len(os.sched_getaffinity(0))
     runs = (
-        'The scenes, the pre-trained Swin and the schedules are those of\n'
+        'The scenes, the pre-trained Swin and the\nschedules are those of '
         '[the quickstart](../configs/quickstart/README.md).'
     )
     if smoke:
-        runs = 'A smoke test of a few iterations: the numbers mean nothing.'
+        runs = 'A smoke test of a few\niterations: the numbers mean nothing.'
     path.parent.mkdir(parents=True, exist_ok=True)
     plot_pareto(rows, path.with_suffix('.png'))
     path.write_text(
@@ -301,9 +280,7 @@ Made by
 bash tools/analysis_tools/compare_methods.sh{' --smoke' if smoke else ''}
 ```
 
-with at most two runs at a time, a thread each (CPU cores: {cores}). One seed:
-no spread is known.
-{runs}
+One seed: no spread is known. {runs}
 
 - *trainable*: parameters of the backbone that train; neck and heads train
   with every method. Where a method's width can be chosen, it trains about as
@@ -313,8 +290,9 @@ no spread is known.
   same on every machine.
 - *bbox mAP*: Mask R-CNN; *mIoU*: UPerNet, over the ten digits, background
   ignored as in ADE20K.
-- *s / it*: median seconds of a training iteration, on the machine that made
-  this table.
+- Time is not here: two runs at a time slow each other down, each as much as
+  its neighbour of the minute works. It is measured with the methods in turns
+  in one process, by `python tools/analysis_tools/measure_tuners.py`.
 - The lines in the plot join the methods that no other beats at the same or a
   lower cost.
 """

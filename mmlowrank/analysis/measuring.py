@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+import cv2
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
 from ..nn import LoRand, LowRankAdapter
@@ -211,6 +214,21 @@ def saved_bytes(backbone: nn.Module, images: Tensor) -> int:
         outputs = backbone(images)
     del outputs
     return sum(saved.values())
+
+
+def saved_in_training(cfg: Config) -> int:
+    """Return the bytes that the backbone of a config keeps for a batch.
+
+    A batch of the size that it trains on; the images are looked at.
+    """
+    loader = cfg.train_dataloader
+    folder = Path(loader.dataset.data_root, loader.dataset.data_prefix.img)
+    height, width, _ = cv2.imread(str(next(folder.iterdir()))).shape
+    init_default_scope(cfg.default_scope)
+    backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
+    backbone.train()
+    images = torch.zeros(loader.batch_size, 3, height, width)
+    return saved_bytes(backbone, images)
 
 
 def measure(

@@ -27,20 +27,15 @@ class Row:
     seconds: float
 
 
-def read_row(method: str, work_dir: str | Path) -> Row | None:
-    """Read what a run of tools/train.py left; None if it is not finished.
+def read_row(method: str, work_dir: str | Path) -> Row:
+    """Read what a finished run of tools/train.py left.
 
     Args:
         method: Name for the table.
         work_dir: The ``--work-dir`` of the run.
     """
     accuracies = metric_by_epoch(work_dir, 'accuracy/top1')
-    if not accuracies:
-        return None
-    cfg = read_config(work_dir)
-    if max(accuracies) < cfg.train_cfg.max_epochs:
-        return None
-    counts = count_parameters(cfg)
+    counts = count_parameters(read_config(work_dir))
     trainable = counts['backbone_trainable']
     return Row(
         method,

@@ -1,14 +1,11 @@
 """The table of VTAB-1k, from what the runs left in their folders."""
 
-import json
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..datasets.vtab_tasks import GROUPS, TASKS
 from .run_results import metric_by_epoch
-
-RESULT = 'result.json'
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,8 @@ class Result:
     epochs: int
 
 
-def finish(work_dir: str | Path) -> Result:
-    """Read the log of a run that has ended, and mark the run as finished.
+def read_result(work_dir: str | Path) -> Result:
+    """Read the log of a run that has ended.
 
     Args:
         work_dir: The ``--work-dir`` of tools/train.py.
@@ -45,21 +42,7 @@ def finish(work_dir: str | Path) -> Result:
         )
     epoch = max(accuracies, key=accuracies.get)
     epochs = max(accuracies)
-    result = Result(accuracies[epoch], accuracies[epochs], epoch, epochs)
-    path = Path(work_dir) / RESULT
-    # Whole or not at all: a half-written mark would count as finished.
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(asdict(result), indent=2) + '\n')
-    partial.rename(path)
-    return result
-
-
-def read_result(work_dir: str | Path) -> Result | None:
-    """Return the result of a finished run; None if it is not finished."""
-    path = Path(work_dir) / RESULT
-    if not path.is_file():
-        return None
-    return Result(**json.loads(path.read_text()))
+    return Result(accuracies[epoch], accuracies[epochs], epoch, epochs)
 
 
 def format_table(results: dict[str, Result]) -> str:

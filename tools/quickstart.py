@@ -1,0 +1,172 @@
+"""Run the quickstart, or the comparison of all methods, in this Python.
+
+python tools/quickstart.py [--seed N] [--work-dir DIR] [--smoke] [--compare]
+
+tools/quickstart.sh makes an environment first and says what is run. Stopped?
+Run it again: finished steps are skipped, training goes on from its
+checkpoint.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from mmlowrank.analysis import comparison, quickstart
+from mmlowrank.analysis.run_results import metric_by_epoch
+from mmlowrank.datasets.digit_scenes import write_digit_scenes
+from mmlowrank.engine import jobs
+from mmlowrank.engine.moved_run import latest_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+END = """
+Done in {minutes} min {seconds} s, without the set-up. Look at
+
+  {work}/pictures.png   truth and predictions side by side
+  {work}/trade_off.png  what each trained parameter buys
+  {work}/logs/          everything the runs said
+
+and read next
+
+  {lorand}
+      the config you just trained: LoRand is one line of it
+  README.md            LoRand on your own mmdet or mmseg config
+  configs/lorand/      the paper's detectors on COCO, VOC and ADE20K
+
+Other heads on the same scenes (Cascade Mask R-CNN, Faster R-CNN, UPerNet):
+
+  ls configs/quickstart"""
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        '--seed', type=int, default=os.environ.get('SEED', '0')
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=lambda text: Path(text).resolve(),
+        help='default: work_dirs/quickstart, and data/digit_scenes for the\n'
+        'scenes, with the seed if it is not 0, and -smoke with --smoke',
+    )
+    parser.add_argument(
+        '--smoke', action='store_true', help='a few iterations: does it run?'
+    )
+    parser.add_argument(
+        '--compare',
+        action='store_true',
+        help='all methods, with UPerNet too, instead of the four',
+    )
+    return parser.parse_args()
+
+
+def pretrain(runner: jobs.Runner, args: argparse.Namespace) -> None:
+    """Make what all start from; tell the configs where it is."""
+    work = runner.folder
+    scenes = Path('data') / work.name.replace('quickstart', 'digit_scenes')
+    scenes = work / 'scenes' if args.work_dir else scenes
+    runner.say(f'2/5 scenes of handwritten digits, in {scenes}')
+    sizes = (6, 4) if args.smoke else (600, 100)
+    if not write_digit_scenes(scenes, *sizes, seed=args.seed):
+        runner.say('    already there with these settings')
+    os.environ['DIGIT_SCENES'] = str(scenes)
+
+    runner.say('3/5 pre-training a small Swin on single digits')
+    options = ['--cfg-options', f'randomness.seed={args.seed}']
+    if args.smoke:
+        options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+        options += ['train_dataloader.dataset.indices=128']
+        options += ['default_hooks.logger.interval=1']
+    config = quickstart.CONFIGS / 'pretrain_swin-mini_digits.py'
+    job = jobs.Job('pretrain', config, work / 'pretrain', options)
+    runner.run([job])
+    accuracy = metric_by_epoch(job.work_dir, 'accuracy/top1').popitem()[1]
+    runner.say(f'    {accuracy:.1f} % of the held-out digits')
+    os.environ['DIGIT_SWIN'] = latest_checkpoint(job.work_dir)
+
+
+def train(
+    runner: jobs.Runner,
+    args: argparse.Namespace,
+    runs: Iterable[tuple[str, str, Path]],
+) -> None:
+    """Train and test: names, folders, configs."""
+    options = ['--cfg-options', f'randomness.seed={args.seed}']
+    if args.smoke:
+        options += ['train_cfg.max_iters=4', 'default_hooks.logger.interval=1']
+        options += ['default_hooks.checkpoint.interval=2']
+    found = [
+        jobs.Job(name, config, runner.folder / folder, options, test=True)
+        for name, folder, config in runs
+    ]
+    runner.run(found, at_once=min(2, len(os.sched_getaffinity(0))))
+
+
+def four_methods(runner: jobs.Runner, args: argparse.Namespace) -> None:
+    """Train one Mask R-CNN with each; print the table, draw the pictures."""
+    work = runner.folder
+    runner.say('4/5 Mask R-CNN: FULL (everything trains), LoRand (adapters in')
+    runner.say('    a frozen backbone), E3VA (adapters beside it), FIXED')
+    # Two at a time, the longest first.
+    runs = [
+        (name, folder, quickstart.config_of(name))
+        for name, folder in reversed(quickstart.METHODS.items())
+    ]
+    train(runner, args, runs)
+    runner.say('5/5 table and pictures\n')
+    rows = quickstart.read_rows(work)
+    table = quickstart.format_table(rows)
+    print(table)
+    (work / 'table.md').write_text(table + '\n')
+    quickstart.plot_trade_off(rows, work / 'trade_off.png')
+    quickstart.write_pictures(work, work / 'pictures.png')
+
+
+def all_methods(runner: jobs.Runner, args: argparse.Namespace) -> None:
+    """Train both models with each method; write the report and its plot."""
+    work, out = runner.folder, Path('docs/compare_methods.md')
+    methods = ['FIXED', 'E3VA'] if args.smoke else list(comparison.METHODS)
+    if args.smoke or args.seed:
+        out = work / out.name
+    runner.say('4/5 Mask R-CNN and UPerNet with each method')
+    comparison.write_configs(work / 'configs', methods)
+    configs = sorted((work / 'configs').glob('*.py'))
+    train(runner, args, [(p.stem, p.stem.lower(), p) for p in configs])
+    runner.say('5/5 table and plot\n')
+    rows = comparison.read_rows(work, methods)
+    comparison.write_report(rows, out, args.smoke)
+    print(comparison.format_table(rows))
+    runner.say(f'written: {out}')
+
+
+def main() -> None:
+    """Run what is not done; print."""
+    args, begin = parse_args(), time.monotonic()
+    os.chdir(ROOT)
+    seed = f'-seed{args.seed}' if args.seed else ''
+    name = f'quickstart{seed}{"-smoke" if args.smoke else ""}'
+    # A second thread gains nothing on maps of 40 x 40, and two processes that
+    # both want it slow each other down tenfold. A second process does gain.
+    os.environ['OMP_NUM_THREADS'] = '1'
+    work = args.work_dir or Path('work_dirs') / name
+    with jobs.runner(__file__, work) as runner:
+        pretrain(runner, args)
+        if args.compare:
+            all_methods(runner, args)
+            return
+        four_methods(runner, args)
+        minutes, seconds = divmod(int(time.monotonic() - begin), 60)
+        lorand = quickstart.config_of('LoRand').relative_to(ROOT)
+        print(
+            END.format(
+                minutes=minutes, seconds=seconds, work=work, lorand=lorand
+            )
+        )
+
+
+if __name__ == '__main__':
+    main()
