@@ -15,6 +15,9 @@
 #                     CARAFE and rotated boxes have none). "none" goes back.
 #                     Without it an environment keeps what it has; a new one
 #                     has none.
+#   COMPUTE_CAP       capabilities of the cards that it is for, e.g. "7.0" for
+#                     a V100, where this machine has none (default: those of
+#                     nvidia-smi). They decide which build of torch comes.
 #   PYTHON            interpreter to build the environment from
 #                     (default: python3)
 #   MMLOWRANK_CACHE   where the wheels of mmcv are kept
@@ -63,9 +66,12 @@ command -v "$python" >/dev/null ||
   die "$python cannot make virtual environments. On Debian or Ubuntu:" \
       "apt-get install python3-venv"
 
+torch=$("$python" "$root/tools/choose_torch.py" "$(pinned torch)" \
+  "$(pinned torchvision)") || die "No torch was chosen."
+
 # The environment is done when the stamp names these very requirements.
 stamp=$venv/.mmlowrank_ready
-wanted="$(cat "$root"/requirements/*.txt "$root/setup.py" | cksum) $ops $root"
+wanted="$(cat "$root"/requirements/*.txt "$root/setup.py" | cksum) $ops $torch $root"
 check_ops() {
   "$py" - "$ops" <<'PY'
 import sys
@@ -85,6 +91,8 @@ assert out.item() == 2.5, out
 out.backward()
 assert slope.grad.sum() == 1, slope.grad
 assert mmlowrank.ops.compiled() == (sys.argv[1] == 'compile')
+for card in range(torch.cuda.device_count()):
+    assert torch.ones(2, device=f'cuda:{card}').add(1).sum() == 4, card
 PY
 }
 if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
@@ -130,9 +138,10 @@ if [ ! -x "$py" ]; then
   say "1/5 environment in $venv ($("$python" --version))"
   "$python" -m venv "$venv"
 fi
-say "2/5 torch $(pinned torch) (a download of about 3 GB the first time)"
+say "2/5 ${torch%% *} (a download of about 3 GB the first time)"
 pip install -qq 'setuptools>=77,<81' wheel ninja packaging
-pip install -qq "torch==$(pinned torch)" "torchvision==$(pinned torchvision)"
+# shellcheck disable=SC2086 - words
+pip install -qq $torch
 
 # --- mmcv: built once, kept for the next time ---------------------------------
 # Keyed by all that a binary depends on: pip's own wheel cache is keyed by the
