@@ -4,9 +4,10 @@ python tools/analysis_tools/measure_ops.py [--rois 512] [--boxes 5000]
     [--repeats 9] [--compiled-at SITE_PACKAGES]
 
 RoIAlign forward and backward on a map of an image of 800 x 1344 at stride 8,
-and nms. Prints milliseconds (medians, this machine's) and ratios to the
-compiled operators, if mmcv has them. ``--compiled-at`` adds those of another
-environment of the same Python and torch: another compiler, or other flags.
+and nms. Prints milliseconds (medians, this machine's) and the ratio to the
+compiled operators, if mmcv has them. ``--compiled-at`` takes those of another
+environment of the same Python and torch instead: another compiler, or other
+flags.
 """
 
 import argparse
@@ -48,16 +49,19 @@ def modules(other: Path | None) -> dict[str, ModuleType]:
     spec = ops.find_spec('mmcv._ext')
     found = {'torchvision': module_from_spec(spec)}
     spec.loader.exec_module(found['torchvision'])
-    if ops.compiled():
-        found['compiled'] = importlib.import_module('mmcv._ext')
-    if other is not None:
-        paths = [other / 'mmcv' / f'_ext{end}' for end in EXTENSION_SUFFIXES]
-        path = next(filter(Path.is_file, paths), None)
-        if path is None:
-            raise SystemExit(f'There are no compiled ops in {other}/mmcv')
-        spec = spec_from_file_location('other._ext', path)
-        found['--compiled-at'] = module_from_spec(spec)
-        spec.loader.exec_module(found['--compiled-at'])
+    if other is None:
+        if ops.compiled():
+            found['compiled'] = importlib.import_module('mmcv._ext')
+        return found
+    # Not beside our own: two copies in a process share one table of kernels,
+    # and both would run those of the copy that came last.
+    paths = [other / 'mmcv' / f'_ext{end}' for end in EXTENSION_SUFFIXES]
+    path = next(filter(Path.is_file, paths), None)
+    if path is None:
+        raise SystemExit(f'There are no compiled ops in {other}/mmcv')
+    spec = spec_from_file_location('other._ext', path)
+    found['compiled'] = module_from_spec(spec)
+    spec.loader.exec_module(found['compiled'])
     return found
 
 
@@ -123,11 +127,9 @@ def main() -> None:
         f'{device}, {torch.get_num_threads()} threads, ms, median of '
         f'{args.repeats} in turns'
     )
-    others = list(compared)[1:]
-    print(
-        f'{"":<28}{"torchvision":>14}'
-        + ''.join(f'{name:>14}{"ratio":>8}' for name in others)
-    )
+    alone = len(compared) == 1
+    titles = f'{"":<28}{"torchvision":>14}'
+    print(titles + ('' if alone else f'{"compiled":>14}{"ratio":>8}'))
     for name, function in tasks(args, device).items():
         # Once before the clock runs: first use of memory and kernels.
         results = [function(ext).clone() for ext in compared.values()]
@@ -141,7 +143,7 @@ def main() -> None:
             line += f'{value:>14.1f}{ours / value:>8.2f}'
         same = all(torch.equal(results[0], result) for result in results)
         print(line + ('' if same else '  (results differ)'))
-    if not others:
+    if alone:
         print(
             'No ratios: mmcv has no compiled ops here. MMCV_OPS=compile bash '
             'tools/setup_env.sh builds them'
