@@ -193,13 +193,26 @@ def test_a_copy_leaves_the_best_of_the_original_alone(tmp_path):
     assert checkpoints.best_ckpt_path == f'{copy}/best_acc_epoch_1.pth'
 
 
+def run_attended(*args, **kwargs):
+    """Run as from a terminal, also where the tests run in the background.
+
+    A shell starts background processes with signals ignored, and what is
+    ignored, as by nohup, stays so.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    run(*args, **kwargs)
+
+
 @pytest.fixture
 def sleeping(script, tmp_path, monkeypatch):
     """A process with two jobs under way, and the processes of these."""
     monkeypatch.setenv('DOES', 'sleep')
     work = tmp_path / 'work'
     process = multiprocessing.get_context('fork').Process(
-        target=run, args=(script, work, 'a', 'b'), kwargs=dict(at_once=2)
+        target=run_attended,
+        args=(script, work, 'a', 'b'),
+        kwargs=dict(at_once=2),
     )
     process.start()
     files = [work / name / 'pids' for name in 'ab']
@@ -239,6 +252,16 @@ def test_nothing_is_left_behind(name, code, sleeping):
     with FileLock(work / '.lock', blocking=False):
         pass
     assert not jobs.Job('a', 'x.py', work / 'a').is_done()
+
+
+def test_nohup_is_respected(script, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with jobs.runner(script, tmp_path / 'work'):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_second_of_two_is_told_who_is_first(script, sleeping):
