@@ -112,8 +112,25 @@ need=10
       "Free some, or pass another place: bash tools/setup_env.sh /big/disk/venv"
 
 mmcv=$(pinned onedl-mmcv)
+# Whether the mmcv that is installed is the one asked for, and its ops run with
+# the torch that is installed.
+fits() {
+  [ "$(installed_ops)" = "$ops" ] && "$py" - "$mmcv" "$ops" 2>/dev/null <<'PY'
+import sys
+from importlib.metadata import version
+
+import torch
+
+if version('onedl-mmcv') != sys.argv[1]:
+    sys.exit('another version')
+if sys.argv[2] == 'compile':
+    from mmcv.ops import nms
+
+    nms(torch.tensor([[0., 0., 1., 1.]]), torch.ones(1), iou_threshold=0.5)
+PY
+}
 kept=$cache/mmcv$mmcv-ops-*/*.whl
-if [ "$ops" = compile ] && ! compgen -G "$kept" >/dev/null; then
+if [ "$ops" = compile ] && ! compgen -G "$kept" >/dev/null && ! fits; then
   without="or leave MMCV_OPS out and use torchvision's ops."
   command -v "${CXX:-c++}" >/dev/null ||
     die "No C++ compiler found to build the mmcv ops. On Debian or Ubuntu:" \
@@ -202,7 +219,9 @@ print(*(f"-isystem{path}" for path in include_paths()))')
   # In a session of its own: stopping this script stops the compilers too.
   exec setsid "$py" -m pip "${options[@]}" -w "$1" "onedl-mmcv==$mmcv"
 }
-if [ -n "$(wheel)" ]; then
+if fits; then
+  say "3/5 mmcv $mmcv (ops: $ops) is installed"
+elif [ -n "$(wheel)" ]; then
   say "3/5 mmcv $mmcv (ops: $ops): found $(wheel)"
 else
   say "3/5 building mmcv $mmcv (ops: $ops), kept in $wheels"
@@ -240,7 +259,7 @@ else
   say "    built in $((SECONDS - start)) s"
 fi
 # The version is the same with ops and without, so pip would see no change.
-if [ "$(installed_ops)" != "$ops" ]; then
+if ! fits; then
   pip install -qq --no-deps --force-reinstall "$(wheel)"
 fi
 
