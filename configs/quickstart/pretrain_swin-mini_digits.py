@@ -7,14 +7,10 @@ this folder starts from its last checkpoint. The backbone is mmpretrain's.
 """
 
 _base_ = [
+    '../_base_/models/classifier.py',
     '_base_/datasets/digits_cls.py',
     '../_base_/default_runtime.py',
 ]
-
-default_scope = 'mmpretrain'
-visualizer = dict(
-    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
-)
 
 model = dict(
     type='ImageClassifier',

@@ -1,7 +1,7 @@
 """Swin-T, pre-trained on ImageNet-22k with windows of 7 x 7."""
 
 # Microsoft lists ImageNet-22k weights for B and L only; the T and S files were
-# added in its release v1.0.8. Which T weights LoRand used is not known.
+# added in its release v1.0.8. Which of them LoRand used is not known.
 swin = dict(
     type='SwinTransformer',
     embed_dims=96,

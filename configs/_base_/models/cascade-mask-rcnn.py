@@ -1,39 +1,15 @@
 """Cascade Mask R-CNN: FPN, 4-conv box heads, GIoU, SyncBN, 80 classes."""
 
-_base_ = 'detector.py'
+_base_ = './faster-rcnn.py'
 
 model = dict(
     type='CascadeRCNN',
     data_preprocessor=dict(pad_mask=True),
-    neck=dict(
-        type='FPN',
-        out_channels=256,
-        num_outs=5,
-    ),
-    rpn_head=dict(
-        type='RPNHead',
-        in_channels=256,
-        feat_channels=256,
-        anchor_generator=dict(
-            type='AnchorGenerator',
-            scales=[8],
-            ratios=[0.5, 1.0, 2.0],
-            strides=[4, 8, 16, 32, 64],
-        ),
-        bbox_coder=dict(type='DeltaXYWHBBoxCoder'),
-        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
-        loss_bbox=dict(type='SmoothL1Loss', beta=1 / 9),
-    ),
+    rpn_head=dict(loss_bbox=dict(type='SmoothL1Loss', beta=1 / 9)),
     roi_head=dict(
         type='CascadeRoIHead',
         num_stages=3,
         stage_loss_weights=[1, 0.5, 0.25],
-        bbox_roi_extractor=dict(
-            type='SingleRoIExtractor',
-            roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=0),
-            out_channels=256,
-            featmap_strides=[4, 8, 16, 32],
-        ),
         # The three stages differ in the scale of their box targets only.
         bbox_head=[
             dict(
@@ -77,28 +53,8 @@ model = dict(
         ),
     ),
     train_cfg=dict(
-        rpn=dict(
-            assigner=dict(
-                type='MaxIoUAssigner',
-                pos_iou_thr=0.7,
-                neg_iou_thr=0.3,
-                min_pos_iou=0.3,
-            ),
-            sampler=dict(
-                type='RandomSampler',
-                num=256,
-                pos_fraction=0.5,
-                add_gt_as_proposals=False,
-            ),
-            allowed_border=0,
-            pos_weight=-1,
-        ),
-        rpn_proposal=dict(
-            nms_pre=2000,
-            max_per_img=2000,
-            nms=dict(type='nms', iou_threshold=0.7),
-            min_bbox_size=0,
-        ),
+        rpn=dict(allowed_border=0),
+        rpn_proposal=dict(max_per_img=2000),
         rcnn=[
             dict(
                 assigner=dict(
@@ -115,18 +71,5 @@ model = dict(
             for iou_thr in (0.5, 0.6, 0.7)
         ],
     ),
-    test_cfg=dict(
-        rpn=dict(
-            nms_pre=1000,
-            max_per_img=1000,
-            nms=dict(type='nms', iou_threshold=0.7),
-            min_bbox_size=0,
-        ),
-        rcnn=dict(
-            score_thr=0.05,
-            nms=dict(type='nms', iou_threshold=0.5),
-            max_per_img=100,
-            mask_thr_binary=0.5,
-        ),
-    ),
+    test_cfg=dict(rcnn=dict(mask_thr_binary=0.5)),
 )

@@ -1,11 +1,6 @@
 """Swin-B classifier at 224 x 224, pre-trained on ImageNet-22k."""
 
-_base_ = '../backbones/swin-b.py'
-
-default_scope = 'mmpretrain'
-visualizer = dict(
-    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
-)
+_base_ = ['classifier.py', '../backbones/swin-b.py']
 
 model = dict(
     type='ImageClassifier',

@@ -1,9 +1,6 @@
 """ViT-B/16 classifier at 224 x 224, pre-trained on ImageNet-21k."""
 
-default_scope = 'mmpretrain'
-visualizer = dict(
-    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
-)
+_base_ = 'classifier.py'
 
 model = dict(
     type='ImageClassifier',

@@ -1,9 +1,6 @@
 """DeiT-Tiny classifier of 100 classes: 56 x 56 pixels, patches of 4."""
 
-default_scope = 'mmpretrain'
-visualizer = dict(
-    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
-)
+_base_ = '../../_base_/models/classifier.py'
 
 model = dict(
     type='ImageClassifier',

@@ -1,9 +1,6 @@
 """Classifier of single digits on the pre-trained Swin of 2.3 M parameters."""
 
-default_scope = 'mmpretrain'
-visualizer = dict(
-    type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]
-)
+_base_ = '../../../_base_/models/classifier.py'
 
 model = dict(
     type='ImageClassifier',
