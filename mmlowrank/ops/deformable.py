@@ -1,53 +1,77 @@
 """Deformable convolution and attention without mmcv's kernels.
 
 The convolutions are torchvision's; offsets and masks have the same order.
-Multi-scale attention is mmcv's own in plain PyTorch.
+Multi-scale attention is mmcv's own in plain PyTorch. Backward passes run the
+forward pass again and leave its gradients to autograd. mmcv passes all that
+is not a tensor by name.
 """
 
+from collections.abc import Callable
+
 import torch
-import torchvision  # noqa: F401 - registers torch.ops.torchvision
 from torch import Tensor
+from torchvision.ops import deform_conv2d
 
 from .precision import wide
 
 
-def _convolve(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    geometry: tuple[int, ...],
-    grad: Tensor | None = None,
-) -> Tensor | tuple[Tensor, ...]:
-    """Return the convolution, or with ``grad`` its five gradients.
+def _gradients(
+    function: Callable, inputs: list[Tensor], grad: Tensor
+) -> tuple[Tensor, ...]:
+    """Return the gradients of ``function(*inputs)`` in all inputs."""
+    inputs = [wide(tensor).detach().requires_grad_() for tensor in inputs]
+    with torch.enable_grad():
+        output = function(*inputs)
+    return torch.autograd.grad(output, inputs, wide(grad))
+
+
+def _convolution(height_width: list[str], options: dict) -> Callable:
+    """Return the convolution of some options of mmcv.
 
     Args:
-        input: (batch, channels, H, W).
-        weight: (out_channels, channels / groups, kh, kw).
-        offset: (batch, 2 * deform_groups * kh * kw, H', W'), in steps.
-        mask: (batch, deform_groups * kh * kw, H', W'), or none.
-        bias: (out_channels,), or none.
-        geometry: Stride, padding, dilation (height, width), groups and
-            deform groups: eight numbers.
-        grad: (batch, out_channels, H', W').
+        height_width: What mmcv calls stride, padding and dilation, each in
+            the two directions. Groups follow from the shapes.
+        options: mmcv's.
 
     Returns:
-        (batch, out_channels, H', W'), or the gradients of input, weight,
-        offset, mask and bias.
+        A function of input (batch, channels, H, W), weight (out_channels,
+        channels / groups, kh, kw), offset (batch, 2 deform_groups kh kw, H',
+        W') in steps, mask (batch, deform_groups kh kw, H', W') or none, and
+        bias (out_channels,) or none, to (batch, out_channels, H', W').
     """
-    tensors = [
-        wide(input),
-        wide(weight),
-        wide(offset),
-        wide(offset.new_zeros(len(offset), 1) if mask is None else mask),
-        wide(weight.new_zeros(len(weight)) if bias is None else bias),
-    ]
-    last = (*geometry, mask is not None)
-    if grad is None:
-        return torch.ops.torchvision.deform_conv2d(*tensors, *last)
-    return torch.ops.torchvision._deform_conv2d_backward(
-        wide(grad), *tensors, *last
+    values = [options[name] for name in height_width]
+    stride, padding, dilation = zip(values[::2], values[1::2], strict=True)
+
+    def convolve(
+        input: Tensor,
+        weight: Tensor,
+        offset: Tensor,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        return deform_conv2d(
+            wide(input),
+            wide(offset),
+            wide(weight),
+            None if bias is None else wide(bias),
+            stride,
+            padding,
+            dilation,
+            None if mask is None else wide(mask),
+        )
+
+    return convolve
+
+
+def _v1(options: dict) -> Callable:
+    names = ('dH', 'dW', 'padH', 'padW', 'dilationH', 'dilationW')
+    return _convolution([*names], options)
+
+
+def _v2(options: dict) -> Callable:
+    names = ('stride', 'pad', 'dilation')
+    return _convolution(
+        [f'{n}_{side}' for n in names for side in 'hw'], options
     )
 
 
@@ -58,29 +82,15 @@ def deform_conv_forward(
     output: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **options: int,
 ) -> None:
     """Write a deformable convolution (v1, no mask) to ``output``.
 
-    Shapes are those of :func:`_convolve`. ``columns``, ``ones`` and
-    ``im2col_step`` are not needed here; torchvision's kernel has its own.
+    Shapes are those of :func:`_convolution`. ``columns``, ``ones`` and the
+    option ``im2col_step`` are not needed here; torchvision's kernel has its
+    own.
     """
-    geometry = dH, dW, padH, padW, dilationH, dilationW, group
-    output.copy_(
-        _convolve(
-            input, weight, offset, None, None, (*geometry, deformable_group)
-        )
-    )
+    output.copy_(_v1(options)(input, weight, offset))
 
 
 def deform_conv_backward_input(
@@ -91,29 +101,11 @@ def deform_conv_backward_input(
     gradOffset: Tensor,
     weight: Tensor,
     columns: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
-    im2col_step: int,
+    **options: int,
 ) -> None:
     """Write the gradients of input and offset."""
-    geometry = dH, dW, padH, padW, dilationH, dilationW, group
-    of_input, _, of_offset, _, _ = _convolve(
-        input,
-        weight,
-        offset,
-        None,
-        None,
-        (*geometry, deformable_group),
-        gradOutput,
-    )
+    tensors = [input, weight, offset]
+    of_input, _, of_offset = _gradients(_v1(options), tensors, gradOutput)
     gradInput.copy_(of_input)
     gradOffset.copy_(of_offset)
 
@@ -125,30 +117,13 @@ def deform_conv_backward_parameters(
     gradWeight: Tensor,
     columns: Tensor,
     ones: Tensor,
-    kW: int,
-    kH: int,
-    dW: int,
-    dH: int,
-    padW: int,
-    padH: int,
-    dilationW: int,
-    dilationH: int,
-    group: int,
-    deformable_group: int,
     scale: float,
-    im2col_step: int,
+    **options: int,
 ) -> None:
     """Add ``scale`` times the gradient of the weight to ``gradWeight``."""
-    geometry = dH, dW, padH, padW, dilationH, dilationW, group
-    _, of_weight, _, _, _ = _convolve(
-        input,
-        torch.zeros_like(gradWeight),  # its values do not matter
-        offset,
-        None,
-        None,
-        (*geometry, deformable_group),
-        gradOutput,
-    )
+    # The values of the weight do not matter.
+    tensors = [input, torch.zeros_like(gradWeight), offset]
+    _, of_weight, _ = _gradients(_v1(options), tensors, gradOutput)
     gradWeight.add_(of_weight.to(gradWeight.dtype), alpha=scale)
 
 
@@ -161,34 +136,16 @@ def modulated_deform_conv_forward(
     mask: Tensor,
     output: Tensor,
     columns: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **options: int,
 ) -> None:
     """Write a deformable convolution (v2, with a mask) to ``output``.
 
-    Shapes are those of :func:`_convolve`; ``ones`` and ``columns`` are not
-    needed here.
+    Shapes are those of :func:`_convolution`; ``ones`` and ``columns`` are
+    not needed here.
     """
-    geometry = stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group
-    output.copy_(
-        _convolve(
-            input,
-            weight,
-            offset,
-            mask,
-            bias if with_bias else None,
-            (*geometry, deformable_group),
-        )
-    )
+    tensors = [input, weight, offset, mask, *([bias] if with_bias else [])]
+    output.copy_(_v2(options)(*tensors))
 
 
 def modulated_deform_conv_backward(
@@ -205,34 +162,18 @@ def modulated_deform_conv_backward(
     grad_offset: Tensor,
     grad_mask: Tensor,
     grad_output: Tensor,
-    kernel_h: int,
-    kernel_w: int,
-    stride_h: int,
-    stride_w: int,
-    pad_h: int,
-    pad_w: int,
-    dilation_h: int,
-    dilation_w: int,
-    group: int,
-    deformable_group: int,
     with_bias: bool,
+    **options: int,
 ) -> None:
     """Write the gradients; that of the bias ``with_bias`` only."""
-    geometry = stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group
-    found = _convolve(
-        input,
-        weight,
-        offset,
-        mask,
-        None,
-        (*geometry, deformable_group),
-        grad_output,
-    )
-    buffers = grad_input, grad_weight, grad_offset, grad_mask
-    for buffer, value in zip(buffers, found[:4], strict=True):
-        buffer.copy_(value)
+    tensors = [input, weight, offset, mask]
+    buffers = [grad_input, grad_weight, grad_offset, grad_mask]
     if with_bias:
-        grad_bias.copy_(found[4])
+        tensors.append(bias)
+        buffers.append(grad_bias)
+    found = _gradients(_v2(options), tensors, grad_output)
+    for buffer, gradient in zip(buffers, found, strict=True):
+        buffer.copy_(gradient)
 
 
 def _attend(
@@ -286,13 +227,11 @@ def ms_deform_attn_backward(
     im2col_step: int,
 ) -> None:
     """Write the three gradients: the forward pass again, and back."""
-    inputs = [
-        wide(tensor).detach().requires_grad_()
-        for tensor in (value, sampling_loc, attn_weight)
-    ]
-    with torch.enable_grad():
-        output = _attend(inputs[0], spatial_shapes, *inputs[1:])
-    found = torch.autograd.grad(output, inputs, wide(grad_output))
+    found = _gradients(
+        lambda *tensors: _attend(tensors[0], spatial_shapes, *tensors[1:]),
+        [value, sampling_loc, attn_weight],
+        grad_output,
+    )
     buffers = grad_value, grad_sampling_loc, grad_attn_weight
     for buffer, gradient in zip(buffers, found, strict=True):
         buffer.copy_(gradient)
