@@ -72,6 +72,16 @@ VOC = (
         for i in range(2)
     ),
 )
+UPERNET_SIZES = (
+    'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
+    'model.data_preprocessor.size=(64,64)',
+    'model.decode_head.in_channels=[16,32,64,128]',
+    'model.decode_head.channels=32',
+    'model.auxiliary_head.in_channels=64',
+    'model.auxiliary_head.channels=32',
+    'train_cfg.max_iters=2',
+    'train_cfg.val_interval=2',
+)
 OPTIONS = {
     CASCADE: (
         *SWIN,
@@ -106,14 +116,7 @@ OPTIONS = {
         *SWIN,
         *SMALL_TEST,
         'train_dataloader.dataset.pipeline.2.scale=(96,64)',
-        'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
-        'model.data_preprocessor.size=(64,64)',
-        'model.decode_head.in_channels=[16,32,64,128]',
-        'model.decode_head.channels=32',
-        'model.auxiliary_head.in_channels=64',
-        'model.auxiliary_head.channels=32',
-        'train_cfg.max_iters=2',
-        'train_cfg.val_interval=2',
+        *UPERNET_SIZES,
     ),
 }
 MAKERS = {

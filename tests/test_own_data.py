@@ -18,6 +18,7 @@ from test_data_roots import (
     ONE_EPOCH,
     SMALL_TEST,
     SWIN,
+    UPERNET_SIZES,
 )
 
 PAGE = 'own_data.md'
@@ -137,14 +138,7 @@ FORMATS = {
             *SMALL_SWIN,
             *SMALL_TEST,
             TRAIN_SCALE,
-            'train_dataloader.dataset.pipeline.3.crop_size=(64,64)',
-            'model.data_preprocessor.size=(64,64)',
-            'model.decode_head.in_channels=[16,32,64,128]',
-            'model.decode_head.channels=32',
-            'model.auxiliary_head.in_channels=64',
-            'model.auxiliary_head.channels=32',
-            'train_cfg.max_iters=2',
-            'train_cfg.val_interval=2',
+            *UPERNET_SIZES,
         ),
     ),
     'Class folders': (

@@ -109,6 +109,8 @@ def roi_align_backward(
 ) -> None:
     """Write the gradient of :func:`roi_align_forward` to ``grad_input``."""
     _check_rois(rois, pool_mode, aligned)
+    # What torchvision's autograd calls: by way of that, the forward pass,
+    # which this op has not kept, would run once more.
     grad_input.copy_(
         torch.ops.torchvision._roi_align_backward(
             wide(grad_output),
