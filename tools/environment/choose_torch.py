@@ -1,6 +1,6 @@
 """Print what pip shall install for the cards of this machine.
 
-python tools/choose_torch.py TORCH TORCHVISION    their versions
+python tools/environment/choose_torch.py TORCH TORCHVISION    their versions
 
 No build of torch has kernels for all cards: the default one of 2.11 (CUDA
 13.0) has none for a V100. Reads the cards with nvidia-smi; COMPUTE_CAP in the
@@ -42,6 +42,11 @@ class Build(NamedTuple):
             self.lowest <= card <= self.highest for card in cards
         )
 
+    def requirements(self, torch: str, torchvision: str) -> list[str]:
+        """Return what is to be installed, given the two versions."""
+        local = f'+{self.label}' if self.label else ''
+        return [f'torch=={torch}{local}', f'torchvision=={torchvision}{local}']
+
 
 # In the order of preference. 2.15 of torch will have no CUDA 12.6 any more.
 BUILDS = (
@@ -62,12 +67,27 @@ def query(what: str) -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def choose(cards: list[float], driver: int | None) -> Build:
-    """Return the build for these compute capabilities.
+def choose() -> Build:
+    """Return the build for the cards here, or for those in COMPUTE_CAP.
 
     Raises:
-        ValueError: If there is none for all of them, or for the driver.
+        ValueError: If there is none for all of them, or for the driver, or
+            COMPUTE_CAP has other things than numbers.
     """
+    named = os.environ.get('COMPUTE_CAP')
+    driver = None
+    if named:
+        words = re.split(r'[\s,;]+', named.strip())
+        if not all(_NUMBER.fullmatch(word) for word in words):
+            raise ValueError(
+                f'COMPUTE_CAP={named} is no list of numbers like "7.0 8.0"'
+            )
+    else:
+        # What is no number is a sentence about missing cards.
+        words = [w for w in query('compute_cap') if _NUMBER.fullmatch(w)]
+        drivers = query('driver_version') if words else []
+        driver = min((int(d.split('.')[0]) for d in drivers), default=None)
+    cards = [float(word) for word in words]
     for build in BUILDS:
         if build.fits(cards, driver):
             return build
@@ -86,25 +106,11 @@ def choose(cards: list[float], driver: int | None) -> Build:
 def main() -> None:
     """Print the arguments of pip."""
     torch, torchvision = sys.argv[1:]
-    named = os.environ.get('COMPUTE_CAP')
-    driver = None
-    if named:
-        words = re.split(r'[\s,;]+', named.strip())
-        if not all(_NUMBER.fullmatch(word) for word in words):
-            sys.exit(
-                f'COMPUTE_CAP={named} is no list of numbers like "7.0 8.0"'
-            )
-    else:
-        # What is no number is a sentence about missing cards.
-        words = [w for w in query('compute_cap') if _NUMBER.fullmatch(w)]
-        drivers = query('driver_version') if words else []
-        driver = min((int(d.split('.')[0]) for d in drivers), default=None)
     try:
-        build = choose([float(word) for word in words], driver)
+        build = choose()
     except ValueError as error:
         sys.exit(str(error))
-    local = f'+{build.label}' if build.label else ''
-    print(f'torch=={torch}{local}', f'torchvision=={torchvision}{local}')
+    print(*build.requirements(torch, torchvision))
     if build.label:
         print(f'--extra-index-url={INDEX}/{build.label}')
 
