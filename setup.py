@@ -1,11 +1,10 @@
-"""Packaging of mmlowrank; dependencies are read from requirements/."""
+"""The one part of the packaging that pyproject.toml cannot say."""
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 
-ROOT = Path(__file__).resolve().parent
 # What Python runs when it starts: nothing is imported before somebody imports
 # mmcv._ext and no finder has it. Then mmlowrank answers (mmlowrank/ops).
 # Without mmlowrank, say where the clone of an editable install is gone, the
@@ -38,34 +37,4 @@ class BuildWithPth(build_py):
         path.write_text(PTH)
 
 
-def requirements(name: str) -> list[str]:
-    """Return the requirement lines of ``requirements/<name>.txt``."""
-    text = (ROOT / 'requirements' / f'{name}.txt').read_text()
-    lines = (line.split('#')[0].strip() for line in text.splitlines())
-    return [line for line in lines if line]
-
-
-def version() -> str:
-    """Read the version without importing the package (and torch)."""
-    scope: dict = {}
-    exec((ROOT / 'mmlowrank' / 'version.py').read_text(), scope)
-    return scope['__version__']
-
-
-setup(
-    name='mmlowrank',
-    version=version(),
-    description='Low-rank tuning of OpenMMLab detectors, segmentors and '
-    'classifiers: LoRand, E3VA, LORS and RLRR',
-    long_description=(ROOT / 'README.md').read_text(),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    python_requires='>=3.10',
-    cmdclass={'build_py': BuildWithPth},
-    packages=find_packages(include=['mmlowrank', 'mmlowrank.*']),
-    install_requires=requirements('runtime'),
-    extras_require={
-        'mmlab': requirements('mmlab'),
-        'tests': requirements('tests'),
-    },
-)
+setup(cmdclass={'build_py': BuildWithPth})

@@ -5,11 +5,12 @@ mmpretrain are imported when a config asks for them. Where mmcv has no compiled
 ops, those of torchvision stand in for them from then on (see ``ops``).
 """
 
-from . import ops
-from .compat import warn_about_versions
+from . import config_packages, ops
+from .compat import warn_about_environment
 from .version import __version__
 
 __all__ = ['__version__']
 
 ops.install()
-warn_about_versions()
+config_packages.register()
+warn_about_environment()

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from importlib import metadata
 from unittest import mock
 
 import pytest
@@ -11,7 +10,6 @@ from mmengine.config import Config
 from mmengine.registry import LOOPS, RUNNERS
 from mmengine.runner import Runner
 
-from mmlowrank import compat
 from mmlowrank.engine import launch
 from mmlowrank.registry import HOOKS
 
@@ -118,24 +116,3 @@ def test_the_runner_of_the_config_is_built(said, monkeypatch):
     monkeypatch.setitem(RUNNERS.module_dict, 'Loud', Loud)
     cfg = Config(dict(runner_type=Loud if said == 'class' else said))
     assert type(launch.start(cfg, splits=())) is Loud
-
-
-def test_versions_are_warned_about_never_refused(monkeypatch):
-    installed = {
-        'torch': '2.3.1',
-        'mmcv': '2.1.0',
-        'onedl-mmcv': '2.3.6',
-        'mmengine': '0.10.4',
-    }
-
-    def version(name):
-        if name not in installed:
-            raise metadata.PackageNotFoundError
-        return installed[name]
-
-    monkeypatch.setattr(metadata, 'version', version)
-    first, second = compat.version_problems()
-    assert 'torch 2.3.1 is older than 2.4' in first
-    assert 'pip uninstall -y mmcv onedl-mmcv' in second
-    with pytest.warns(UserWarning, match='older than'):
-        compat.warn_about_versions()

@@ -15,7 +15,8 @@ ROOMS = sorted(path.parent.name for path in PACKAGE.glob('*/__init__.py'))
 def allowed(room: str) -> set[str]:
     text = (ROOT / 'CONTRIBUTING.md').read_text()
     (cell,) = re.findall(rf'^\| `mmlowrank/{room}` \|.*\|(.*)\|$', text, re.M)
-    return {room, 'registry', *re.findall(r'`(\w+)`', cell)}
+    everybody = {'registry', 'config_packages'}
+    return {room, *everybody, *re.findall(r'`(\w+)`', cell)}
 
 
 def imported(path: Path) -> Iterator[str]:

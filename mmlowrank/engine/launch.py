@@ -19,6 +19,7 @@ from mmengine.registry import DATASETS, HOOKS, LOOPS, RUNNERS
 from mmengine.runner import Runner, TestLoop, ValLoop, load_checkpoint
 from torch import distributed, nn
 
+from .. import config_packages
 from ..ops import in_use
 from ..registry import resolve
 from .annotations import check_annotations
@@ -59,6 +60,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', args.local_rank)
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
+    args.config = config_packages.find(args.config)
     if not Path(args.config).is_file():
         raise FileNotFoundError(
             f'There is no config {args.config}; see the folder configs/'
