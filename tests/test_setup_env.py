@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -263,6 +264,42 @@ def test_a_compiler_is_looked_for_before_the_download(machine):
     assert not machine.venv.exists()
     status, said = machine.run(MMCV_OPS='yes')
     assert 'MMCV_OPS is "compile" or "none", got "yes"' in said
+
+
+def test_what_compiling_needs(monkeypatch, tmp_path, machine):
+    monkeypatch.syspath_prepend(ENVIRONMENT)
+    build_mmcv = importlib.import_module('build_mmcv')
+    monkeypatch.setenv('PATH', str(machine.folder / 'bin'))
+    monkeypatch.setenv('CUDA_HOME', str(tmp_path / 'cuda'))
+    monkeypatch.delenv('CXX', raising=False)
+    cache = tmp_path / 'cache'
+    assert 'No C++ compiler' in build_mmcv.lacking(cache)
+    machine.script('c++', '')
+    header = Path(build_mmcv.sysconfig.get_path('include'), 'Python.h')
+    assert header.is_file() == (build_mmcv.lacking(cache) is None)
+    monkeypatch.setattr(
+        build_mmcv.sysconfig, 'get_path', lambda name: str(tmp_path)
+    )
+    assert 'Python headers are missing' in build_mmcv.lacking(cache)
+    (tmp_path / 'Python.h').touch()
+    machine.script('nvidia-smi', 'echo "GPU 0: Tesla V100"')
+    assert 'no nvcc' in build_mmcv.lacking(cache)
+    (tmp_path / 'cuda' / 'bin').mkdir(parents=True)
+    machine.script('nvcc', '')
+    machine.tool('nvcc').rename(tmp_path / 'cuda' / 'bin' / 'nvcc')
+    assert build_mmcv.lacking(cache) is None
+    # A wheel that is there needs no compiler.
+    machine.tool('c++').unlink()
+    folder = cache / 'mmcv2.3.6-ops-O2-cp311-torch2.11.0-cpu'
+    folder.mkdir(parents=True)
+    (folder / 'half.whl').write_bytes(b'PK')
+    assert build_mmcv.lacking(cache) is None
+    # But half of one, or one without ops, is not taken.
+    for name in ('mmcv/ops/nms.py', 'mmcv/_ext.cpython-311.so'):
+        assert not list(build_mmcv.wheels(folder))
+        with zipfile.ZipFile(folder / 'whole.whl', 'w') as wheel:
+            wheel.writestr(name, 'text')
+    assert [p.name for p in build_mmcv.wheels(folder)] == ['whole.whl']
 
 
 def test_no_card_fits_before_the_download(machine):

@@ -22,6 +22,7 @@
 #                     first of python3, python3.13, ... 3.10 that runs)
 #   MMLOWRANK_CACHE   where compiled wheels of mmcv are kept
 #                     (default: ~/.cache/mmlowrank)
+#   MAX_JOBS          compilers at a time (default: one for each core)
 #   UV_...            settings of uv, which downloads; from those of pip it
 #                     gets the index, certificate, proxy and trusted host
 set -euo pipefail
