@@ -5,11 +5,32 @@ mmpretrain are imported when a config asks for them. Where mmcv has no compiled
 ops, those of torchvision stand in for them from then on (see ``ops``).
 """
 
+from typing import Any
+
 from . import config_packages, ops
 from .compat import warn_about_environment
 from .version import __version__
 
-__all__ = ['__version__']
+# Names of :mod:`.checkpoint.adapters`, imported when they are asked for.
+_ADAPTERS = [
+    'adapters',
+    'load_adapter',
+    'save_adapter',
+    'set_adapter',
+    'trainable_summary',
+]
+__all__ = ['__version__', 'merge', *_ADAPTERS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ADAPTERS:
+        from .checkpoint import adapters as room
+    elif name == 'merge':
+        from .checkpoint import merge as room
+    else:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(room, name)
+
 
 ops.install()
 config_packages.register()

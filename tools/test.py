@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint or adapter file')
     parser.add_argument('--show-dir', help='write pictures of predictions')
     parser.add_argument(
         '--show', action='store_true', help='show predictions in a window'
@@ -43,6 +43,12 @@ def parse_args() -> argparse.Namespace:
         '--amp',
         action='store_true',
         help='float16, as train.py --amp validates',
+    )
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='only warn where an adapter file was trained on another base or '
+        'with other arguments of the tuner',
     )
     launch.add_arguments(parser)
     return parser.parse_args()
@@ -127,7 +133,7 @@ def main() -> None:
     if args.out:
         dump(cfg, args.out)
     runner = launch.start(cfg, splits=('test',))
-    launch.load_exactly(runner, args.checkpoint)
+    launch.load_exactly(runner, args.checkpoint, args.force)
     runner.test()
     launch.leave_process_group()
 

@@ -165,7 +165,7 @@ def save_checked(
     """
     draft = out.with_name(f'{out.name}.unchecked')
     try:
-        torch.save(dict(meta=_plain(meta), state_dict=state_dict), draft)
+        torch.save(dict(meta=plain(meta), state_dict=state_dict), draft)
         again = torch.load(draft, map_location='cpu', weights_only=True)
         stock.load_state_dict(again['state_dict'], strict=True)
         difference = largest_difference(tuned, stock, images)
@@ -220,13 +220,13 @@ def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
     return [t for stage in model(images, mode='tensor') for t in stage]
 
 
-def _plain(value: Any) -> Any:
-    """Keep what ``torch.load(weights_only=True)`` reads."""
+def plain(value: Any) -> Any:
+    """Keep what ``torch.load(weights_only=True)`` and JSON know."""
     if isinstance(value, dict):
-        kept = {k: _plain(v) for k, v in value.items() if isinstance(k, str)}
+        kept = {k: plain(v) for k, v in value.items() if isinstance(k, str)}
         return {k: v for k, v in kept.items() if v is not None}
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_plain, value))
+        return type(value)(map(plain, value))
     if isinstance(value, (str, int, float, bool)):
         return value
     return None

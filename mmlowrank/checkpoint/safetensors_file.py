@@ -2,12 +2,16 @@
 
 The format, https://github.com/huggingface/safetensors, holds named tensors
 and nothing that could run code. It has no place for a run's state, so such a
-file serves ``init_cfg`` and ``load_from``, not ``resume``.
+file serves ``init_cfg`` and ``load_from``, not ``resume``. An adapter file is
+one of these, which the tuned backbone completes (:mod:`.adapters`).
 """
 
 from mmengine.fileio import get_local_path
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
+
+from .adapter_file import is_adapter, read
+from .adapters import checkpoint_of_adapter
 
 # mmengine tries patterns from Z to A. The first is tried before 'https://'
 # and 'http://', the other before those of s3 and the file system.
@@ -30,12 +34,17 @@ def load_from_safetensors(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        safetensors.SafetensorError: If it is not of this format.
+        AdapterError: If it is damaged, or not of this format.
     """
     # Here, because only these files need it.
     from safetensors.torch import load_file
 
     with get_local_path(filename) as path:
-        tensors = load_file(path)
-    device = map_location or 'cpu'
-    return dict(state_dict={k: v.to(device) for k, v in tensors.items()})
+        if is_adapter(path):
+            checkpoint = checkpoint_of_adapter(read(path), filename)
+        else:
+            checkpoint = dict(state_dict=load_file(path))
+    state_dict, device = checkpoint['state_dict'], map_location or 'cpu'
+    for name, tensor in state_dict.items():
+        state_dict[name] = tensor.to(device)
+    return checkpoint

@@ -1,5 +1,6 @@
 """Training machinery: optimizer groups, schedules, hooks, DDP wrapper."""
 
+from .adapter_hook import AdapterCheckpointHook
 from .ddp import TunerDistributedDataParallel
 from .freeze_audit import FreezeAuditHook
 from .last_validation import LastValidationHook
@@ -9,6 +10,7 @@ from .pictures import PicturesHook
 from .schedulers import TimmCosineLR
 
 __all__ = [
+    'AdapterCheckpointHook',
     'FreezeAuditHook',
     'LastValidationHook',
     'MasterLoggerHook',

@@ -20,6 +20,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop, load_checkpoint
 from torch import distributed, nn
 
 from .. import config_packages
+from ..checkpoint.adapters import forced
 from ..ops import in_use
 from ..registry import resolve
 from .annotations import check_annotations
@@ -151,7 +152,7 @@ def leave_process_group() -> None:
         distributed.destroy_process_group()
 
 
-def load_exactly(runner: Runner, checkpoint: str) -> None:
+def load_exactly(runner: Runner, checkpoint: str, force: bool = False) -> None:
     """Load a checkpoint into the runner's model, every tensor of it.
 
     mmengine's own loading before a test only warns where names or shapes
@@ -159,7 +160,14 @@ def load_exactly(runner: Runner, checkpoint: str) -> None:
     that of a moving average is not ready yet, and its average is what
     mmengine saves as the weights.
 
+    Args:
+        runner: Not run yet.
+        checkpoint: A checkpoint, or an adapter file, whose base the tuned
+            backbone loads.
+        force: Of an adapter file, see :func:`..checkpoint.adapters.forced`.
+
     Raises:
+        AdapterError: If an adapter file is damaged or of another base.
         RuntimeError: If the checkpoint is of another model.
     """
     if not isinstance(runner.model, nn.Module):
@@ -168,7 +176,8 @@ def load_exactly(runner: Runner, checkpoint: str) -> None:
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
     try:
-        load_checkpoint(model, checkpoint, 'cpu', strict=True)
+        with forced(force):
+            load_checkpoint(model, checkpoint, 'cpu', strict=True)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         shown = ' '.join(filter(None, lines))[:400]

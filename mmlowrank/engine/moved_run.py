@@ -21,6 +21,7 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
 
     Raises:
         FileNotFoundError: If the checkpoint is gone.
+        ValueError: If it is an adapter file.
     """
     note = Path(work_dir) / 'last_checkpoint'
     if not note.is_file():
@@ -30,6 +31,12 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
         raise FileNotFoundError(
             f'{note} names {path}, which is not there. Put it back, pass '
             f'--resume another checkpoint, or remove {work_dir} to begin again'
+        )
+    if path.endswith('.safetensors'):
+        raise ValueError(
+            f'{path} is an adapter file, which has no state of the optimizer: '
+            'begin a new run from it, with --cfg-options load_from=... and '
+            "without --resume. Checkpoints to resume need the hook's full=True"
         )
     return path
 

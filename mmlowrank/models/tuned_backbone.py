@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..checkpoint import swin
+from ..checkpoint.adapters import accept_adapters
 from ..registry import MODELS, TUNERS, resolve, type_name
 from ..tuners import Tuner
 from .stack_shared_vit import stock_vit_config
@@ -74,7 +75,8 @@ def TunedBackbone(
         backbone['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained)
     if convert_weights:
         backbone['convert_weights'] = True
-    return _build_tuner(tuner).attach(build_stock(backbone), **trunk)
+    tuned = _build_tuner(tuner).attach(build_stock(backbone), **trunk)
+    return accept_adapters(tuned)
 
 
 def build_stock(backbone: dict) -> nn.Module:
@@ -151,7 +153,12 @@ def _build_tuner(tuner: dict) -> nn.Module:
             f"'{type_name(kind, TUNERS)}' is not a tuner of mmlowrank; "
             f'known: {known}'
         )
-    return TUNERS.build(dict(tuner, _scope_='mmlowrank'))
+    built = TUNERS.build(dict(tuner, _scope_='mmlowrank'))
+    built.arguments = {
+        name: tuner.get(name, parameter.default)
+        for name, parameter in inspect.signature(found).parameters.items()
+    }
+    return built
 
 
 def _arguments(tuner_type: str) -> set[str]:

@@ -8,7 +8,9 @@ ask the tuner; nothing is guessed from a parameter's name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -46,10 +48,13 @@ class Tuner(nn.Module, ABC):
         repeatable: Whether a part of the trunk may run a second time in the
             backward pass. Not where hooks keep the state of one forward
             pass; activation checkpointing leaves such a trunk alone.
+        arguments: Those it was built with, defaults included; none if it was
+            not built from a config.
     """
 
     backbone: nn.Module
     repeatable = True
+    arguments: Mapping[str, Any] = MappingProxyType({})
 
     # -- what a method defines --------------------------------------------
 
@@ -129,7 +134,7 @@ class Tuner(nn.Module, ABC):
         if memory == 'lean':
             make_lean(backbone, {id(tensor) for tensor in owned.values()})
         self._checkpoint(take_over_with_cp(backbone))
-        self._unwritten = Unwritten(self._stock_weights())
+        self._unwritten = Unwritten(self.stock_weights())
         # Whether a checkpoint was loaded into the backbone by anybody.
         self._loaded = self._weights_checked = False
         backbone.register_load_state_dict_post_hook(self._note_loading)
@@ -234,7 +239,7 @@ class Tuner(nn.Module, ABC):
         tuner = stock._modules.pop(CHILD)
         loaded = self._loaded
         try:
-            with self._unwritten.drawing(stock, self._stock_weights):
+            with self._unwritten.drawing(stock, self.stock_weights):
                 type(stock).init_weights(stock)
         except RuntimeError as error:
             if checkpoint_of(stock) is None:
@@ -266,24 +271,32 @@ class Tuner(nn.Module, ABC):
             self._report_unwritten()
             self._weights_checked = True
 
-    def _report_unwritten(self) -> None:
+    def _drawn(self) -> list[str]:
+        """Return the stock weights that nothing has written yet."""
         # A normalisation that no checkpoint wrote is a plain normalisation
         # (weight 1, bias 0), as the output norms of every Swin are. Its
         # statistics belong to the weights before it.
         norms = norm_tensors(self.backbone)
         parameters = dict(self.backbone.named_parameters())
-        names = [
+        return [
             name
-            for name in self._unwritten.names(self._stock_weights())
+            for name in self._unwritten.names(self.stock_weights())
             if name not in norms or name not in parameters
         ]
+
+    def _report_unwritten(self) -> None:
+        names = self._drawn()
         source = checkpoint_of(self.backbone)
         if source is None and self._loaded:
             source = 'the checkpoint that was loaded into the model'
         frozen = [name for name in names if name not in self.owned()]
         report(names, frozen, type(self.backbone).__name__, source)
 
-    def _stock_weights(self) -> dict[str, Tensor]:
+    def has_base(self) -> bool:
+        """Whether anything has written the weights that stay frozen."""
+        return not (set(self._drawn()) & self.frozen().keys())
+
+    def stock_weights(self) -> dict[str, Tensor]:
         """Return name -> stock tensor that a checkpoint has values for.
 
         Parameters, and statistics; the other buffers are computed. Not from
@@ -301,7 +314,7 @@ class Tuner(nn.Module, ABC):
 
     def _note_loading(self, *_: object) -> None:
         self._loaded, self._weights_checked = True, False
-        self._unwritten.settle(self._stock_weights())
+        self._unwritten.settle(self.stock_weights())
 
     def _before_forward(self, *_: object) -> None:
         if self.training and torch.is_grad_enabled() and not traced():

@@ -31,5 +31,7 @@ randomness = dict(seed=42)
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
     # Two, because the older one serves a run that is killed while it saves.
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
+    checkpoint=dict(
+        type='mmlowrank.AdapterCheckpointHook', interval=10, max_keep_ckpts=2
+    ),
 )

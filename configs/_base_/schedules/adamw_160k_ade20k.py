@@ -38,7 +38,7 @@ test_cfg = dict(type='TestLoop')
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     checkpoint=dict(
-        type='CheckpointHook',
+        type='mmlowrank.AdapterCheckpointHook',
         by_epoch=False,
         interval=16000,
         max_keep_ckpts=3,

@@ -35,6 +35,8 @@ test_cfg = dict(type='TestLoop')
 # The hooks that depend on the loop; mmengine adds its other default hooks.
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3),
+    checkpoint=dict(
+        type='mmlowrank.AdapterCheckpointHook', interval=1, max_keep_ckpts=3
+    ),
 )
 log_processor = dict(window_size=50, by_epoch=True)

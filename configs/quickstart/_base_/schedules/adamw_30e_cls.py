@@ -15,6 +15,8 @@ randomness = dict(seed=0)
 
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=7),
-    checkpoint=dict(type='CheckpointHook', interval=10, max_keep_ckpts=2),
+    checkpoint=dict(
+        type='mmlowrank.AdapterCheckpointHook', interval=10, max_keep_ckpts=2
+    ),
 )
 log_processor = dict(window_size=7)

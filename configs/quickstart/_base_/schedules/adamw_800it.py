@@ -25,7 +25,10 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
     # Two are kept: the older one serves a run killed while it saved.
     checkpoint=dict(
-        type='CheckpointHook', by_epoch=False, interval=200, max_keep_ckpts=2
+        type='mmlowrank.AdapterCheckpointHook',
+        by_epoch=False,
+        interval=200,
+        max_keep_ckpts=2,
     ),
 )
 log_processor = dict(window_size=20, by_epoch=False)

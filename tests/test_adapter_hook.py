@@ -1,0 +1,189 @@
+"""Adapter files of a run: written, kept, tested, started from."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmlowrank.checkpoint.adapter_file import AdapterError, read
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAF = """
+_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
+train_cfg = dict(max_epochs=3, val_interval=1)
+train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
+val_dataloader = dict(dataset=dict(indices=40))
+test_dataloader = val_dataloader
+default_hooks = dict(checkpoint=dict(
+    interval=1, max_keep_ckpts=2, save_best='accuracy/top1', rule='greater'))
+"""
+
+
+@pytest.fixture(scope='module')
+def pretrained(tmp_path_factory):
+    """Weights that no seed draws."""
+    path = tmp_path_factory.mktemp('weights') / 'swin.pth'
+    init_default_scope('mmpretrain')
+    leaf = 'configs/quickstart/pretrain_swin-mini_digits.py'
+    torch.manual_seed(99)
+    model = MODELS.build(Config.fromfile(ROOT / leaf).model)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return path
+
+
+@pytest.fixture
+def tool(tmp_path, digit_scenes, pretrained, monkeypatch):
+    """Run a tool on a small classifier, with lines added to its config."""
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    monkeypatch.setenv('DIGIT_SWIN', str(pretrained))
+    monkeypatch.chdir(ROOT)
+    config = tmp_path / 'config.py'
+
+    def call(name, *words, more=''):
+        config.write_text(LEAF.format(root=ROOT) + more)
+        words = [name, config, *words, '--work-dir', tmp_path / 'work']
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        runpy.run_path(f'tools/{name}', run_name='__main__')
+
+    return call
+
+
+def names(work):
+    return sorted(
+        path.name
+        for path in work.iterdir()
+        if path.suffix != '.py' and path.is_file()
+    )
+
+
+def scores(work):
+    """The metrics of the last run."""
+    (*_, log) = sorted(work.glob('*/*.json'))
+    return {
+        key: value
+        for key, value in json.loads(log.read_text()).items()
+        if not key.endswith('time')
+    }
+
+
+def test_there_and_back(tool, tmp_path, capsys):
+    work = tmp_path / 'work'
+    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1')
+    small, full = tmp_path / 'a.safetensors', tmp_path / 'a.pth'
+
+    def convert(*words):
+        words = ['adapter.py', str(tmp_path / 'config.py'), *map(str, words)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, 'argv', words)
+            path = 'tools/model_converters/adapter.py'
+            runpy.run_path(path, run_name='__main__')
+        return capsys.readouterr().out
+
+    assert ' are frozen' in convert(work / 'epoch_1.pth', small)
+    # To the bit what the hook wrote, but for the metrics of a validation.
+    one, other = read(small), read(work / 'epoch_1.safetensors')
+    for name, tensor in other.tensors.items():
+        assert torch.equal(tensor, one.tensors[name])
+    assert one.info['tuners'] == other.info['tuners']
+    assert one.info['dataset_meta'] == other.info['dataset_meta']
+    convert(small, full)
+    back, there = (
+        torch.load(path, weights_only=False)['state_dict']
+        for path in (full, work / 'epoch_1.pth')
+    )
+    assert back.keys() == there.keys()
+    assert all(torch.equal(back[name], there[name]) for name in there)
+    with pytest.raises(SystemExit, match='exists; remove it'):
+        convert(small, full)
+    with pytest.raises(SystemExit, match='must end in'):
+        convert(small, tmp_path / 'a.onnx')
+    small.write_bytes(small.read_bytes()[:-1])
+    with pytest.raises(SystemExit, match='is damaged'):
+        convert(small, tmp_path / 'b.pth')
+    assert not (tmp_path / 'b.pth').exists()
+
+
+EMA = "custom_hooks = [dict(type='EMAHook', momentum=0.5)]\n"
+
+
+def test_files_come_and_go_with_checkpoints(tool, tmp_path):
+    work = tmp_path / 'work'
+    tool('train.py', more=EMA)
+    kept = names(work)
+    (best,) = [n for n in kept if n.startswith('best') and n.endswith('.pth')]
+    stems = {'epoch_2', 'epoch_3', Path(best).stem}
+    assert set(kept) == {
+        'last_checkpoint',
+        *(
+            f'{stem}{end}'
+            for stem in stems
+            for end in ('.pth', '.safetensors')
+        ),
+    }
+    assert (work / 'last_checkpoint').read_text().endswith('epoch_3.pth')
+    full = torch.load(work / 'epoch_3.pth', weights_only=False)
+    small = read(work / 'epoch_3.safetensors')
+    for name, tensor in small.tensors.items():
+        assert torch.equal(tensor, full['state_dict'][name])  # the average
+    average = full['ema_state_dict']['module.head.fc.weight']
+    assert not torch.equal(average, small.tensors['head.fc.weight'])
+    info = small.info
+    assert info['progress'] == dict(epoch=3, iter=full['meta']['iter'])
+    assert info['dataset_meta']['classes'][:2] == ['0', '1']
+    assert 0 <= info['metrics']['accuracy/top1'] <= 100
+    assert info['tuners']['backbone.tuner']['init_cfg'].endswith('swin.pth')
+
+    # Base and file give what the checkpoint gives, to the last digit.
+    found = []
+    for end in ('.pth', '.safetensors'):
+        tool('test.py', work / f'epoch_3{end}', more=EMA)
+        found.append(scores(work))
+    assert found[0] == found[1]
+    assert found[0]
+
+
+def test_instead_of_checkpoints(tool, tmp_path):
+    more = 'default_hooks["checkpoint"].update(full=False)\n'
+    work = tmp_path / 'work'
+    tool('train.py', more=more)
+    kept = [n for n in names(work) if n != 'last_checkpoint']
+    assert len(kept) == 3
+    assert {Path(name).suffix for name in kept} == {'.safetensors'}
+    # What has no state of the optimizer is not resumed.
+    with pytest.raises(ValueError, match=r'epoch_3\.safetensors.*load_from'):
+        tool('train.py', '--resume', more=more)
+    # A run may begin with it.
+    start = f"load_from = r'{work / 'epoch_3.safetensors'}'\n"
+    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1', more=start)
+
+
+def test_of_another_base_it_is_refused_or_forced(tool, tmp_path, monkeypatch):
+    work = tmp_path / 'work'
+    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1')
+    other = tmp_path / 'other.pth'
+    weights = torch.load(work / 'epoch_1.pth', weights_only=False)
+    for tensor in weights['state_dict'].values():
+        tensor += 1
+    torch.save(dict(state_dict=weights['state_dict']), other)
+    monkeypatch.setenv('DIGIT_SWIN', str(other))
+    file = work / 'epoch_1.safetensors'
+    with pytest.raises(
+        AdapterError, match=r'swin\.pth there, of .*other\.pth'
+    ):
+        tool('test.py', file)
+    tool('test.py', file, '--force')
+
+
+def test_where_nothing_is_frozen_there_is_none(tool, tmp_path):
+    full = (
+        "model = dict(backbone=dict(tuner=dict(_delete_=True, type='Full')))"
+    )
+    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1', more=full)
+    assert not list((tmp_path / 'work').glob('*.safetensors'))
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()

@@ -1,0 +1,96 @@
+"""Turn a checkpoint into an adapter file, and an adapter into a checkpoint.
+
+python tools/model_converters/adapter.py CONFIG CHECKPOINT OUT.safetensors
+python tools/model_converters/adapter.py CONFIG ADAPTER.safetensors OUT.pth
+
+The frozen weights are those of the checkpoint one way, and those that
+``init_cfg`` of the config names the other way. OUT must not exist.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
+
+from mmlowrank import save_adapter, trainable_summary
+from mmlowrank.checkpoint.adapter_file import AdapterError
+from mmlowrank.checkpoint.adapters import forced
+from mmlowrank.checkpoint.merge import plain
+
+SUFFIXES = ('.safetensors', '.pth')
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config the model was trained with')
+    parser.add_argument('checkpoint', help='checkpoint or adapter file')
+    parser.add_argument(
+        'out', type=Path, help='adapter file (.safetensors) or checkpoint'
+    )
+    parser.add_argument(
+        '--force',
+        action='store_true',
+        help='only warn where an adapter file was trained on another base or '
+        'with other arguments of the tuner',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config, as in training',
+    )
+    args = parser.parse_args()
+    if args.out.suffix not in SUFFIXES:
+        raise SystemExit(f'{args.out} must end in {" or ".join(SUFFIXES)}')
+    if args.out.exists():
+        raise SystemExit(f'{args.out} exists; remove it or choose another')
+    return args
+
+
+def main() -> None:
+    """Build, load strictly, write."""
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    scope = cfg.get('default_scope', 'mmengine')
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(cfg.model)
+        try:
+            checkpoint = CheckpointLoader.load_checkpoint(
+                args.checkpoint, 'cpu'
+            )
+            with forced(args.force):
+                model.load_state_dict(checkpoint.get('state_dict', checkpoint))
+        except AdapterError as error:
+            raise SystemExit(str(error)) from None
+        except RuntimeError as error:
+            lines = ' '.join(str(error).split())[:400]
+            raise SystemExit(
+                f'{args.checkpoint} is not a checkpoint of {args.config}: '
+                f'{lines} ... Give the config it was trained with'
+            ) from None
+        meta = plain(checkpoint.get('meta', {}))
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        if args.out.suffix == '.pth':
+            draft = args.out.with_suffix('.part')
+            torch.save(dict(meta=meta, state_dict=model.state_dict()), draft)
+            draft.replace(args.out)
+        else:
+            progress = {k: meta[k] for k in ('epoch', 'iter') if k in meta}
+            classes = meta.get('dataset_meta')
+            about = dict(dataset_meta=classes) if classes else {}
+            save_adapter(model, args.out, progress=progress, **about)
+    numbers = trainable_summary(model)
+    print(
+        f'{args.out}: {args.out.stat().st_size:,} bytes; '
+        f'{numbers["trainable"]:,} parameters train, '
+        f'{numbers["frozen"]:,} are frozen'
+    )
+
+
+if __name__ == '__main__':
+    main()
