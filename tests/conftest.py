@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from mmengine.registry import DefaultScope
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from torch import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +32,19 @@ def digit_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('data') / 'digit_scenes'
     write_digit_scenes(out, num_train=6, num_val=4)
     return out
+
+
+@pytest.fixture(scope='session')
+def digit_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of the quickstart's Swin that no seed of a config draws."""
+    path = tmp_path_factory.mktemp('weights') / 'swin.pth'
+    leaf = 'configs/quickstart/pretrain_swin-mini_digits.py'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        torch.manual_seed(99)
+        model = MODELS.build(Config.fromfile(ROOT / leaf).model)
+        model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return path
 
 
 @pytest.fixture

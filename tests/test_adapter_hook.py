@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
 from mmlowrank.checkpoint.adapter_file import AdapterError, read
 
@@ -24,24 +22,11 @@ default_hooks = dict(checkpoint=dict(
 """
 
 
-@pytest.fixture(scope='module')
-def pretrained(tmp_path_factory):
-    """Weights that no seed draws."""
-    path = tmp_path_factory.mktemp('weights') / 'swin.pth'
-    init_default_scope('mmpretrain')
-    leaf = 'configs/quickstart/pretrain_swin-mini_digits.py'
-    torch.manual_seed(99)
-    model = MODELS.build(Config.fromfile(ROOT / leaf).model)
-    model.init_weights()
-    torch.save(dict(state_dict=model.state_dict()), path)
-    return path
-
-
 @pytest.fixture
-def tool(tmp_path, digit_scenes, pretrained, monkeypatch):
+def tool(tmp_path, digit_scenes, digit_swin, monkeypatch):
     """Run a tool on a small classifier, with lines added to its config."""
     monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
-    monkeypatch.setenv('DIGIT_SWIN', str(pretrained))
+    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
     monkeypatch.chdir(ROOT)
     config = tmp_path / 'config.py'
 

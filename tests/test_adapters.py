@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
-from swins import ARGS, FRAMEWORKS, build, images, stir
+from swins import FRAMEWORKS, build, images, stir
 from torch import nn
 from tuner_rows import TUNERS
 
@@ -262,19 +262,12 @@ def test_suffix_is_that_of_the_format(lorand, tmp_path):
 QUICK = 'configs/quickstart/mask-rcnn_swin-mini_lorand-b4r8_800it_digits.py'
 
 
-def test_the_inferencer_of_mmdet(tmp_path, monkeypatch):
+def test_the_inferencer_of_mmdet(digit_swin, tmp_path, monkeypatch):
     """The same predictions as from the checkpoint, to the bit."""
     from mmdet.apis import DetInferencer
 
     init_default_scope('mmdet')
-    torch.manual_seed(3)
-    stock = dict(ARGS['mmdet'], embed_dims=32, depths=(2, 2, 2, 2))
-    stock.update(num_heads=(1, 2, 4, 8), window_size=5)
-    swin = MODELS.build(dict(stock, type='SwinTransformer'))
-    pretrained = tmp_path / 'swin.pth'
-    tensors = {f'backbone.{n}': t for n, t in swin.state_dict().items()}
-    torch.save(dict(state_dict=tensors), pretrained)
-    monkeypatch.setenv('DIGIT_SWIN', str(pretrained))
+    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
     cfg = Config.fromfile(ROOT / QUICK)
     model = MODELS.build(cfg.model)
     model.init_weights()

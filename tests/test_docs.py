@@ -69,12 +69,10 @@ PAGES = (
 # What makes the commands of docs/getting_started.md end in seconds.
 SHORT = {
     'mask-rcnn': [
-        'model.backbone.init_cfg=None',
         'train_cfg.max_iters=2',
         'default_hooks.logger.interval=1',
     ],
     'swin-mini_lora': [
-        'model.backbone.backbone.init_cfg=None',
         'train_cfg.max_epochs=1',
         'train_cfg.val_interval=1',
         'train_dataloader.dataset.indices=64',
@@ -83,8 +81,11 @@ SHORT = {
 }
 
 
-def test_getting_started_runs(tmp_path, digit_scenes, monkeypatch, capsys):
+def test_getting_started_runs(
+    tmp_path, digit_scenes, digit_swin, monkeypatch, capsys
+):
     """Each command of Python, in the order of the page."""
+    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
     monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
     clone = pages.Clone(tmp_path, monkeypatch)
     trained = []
@@ -102,17 +103,17 @@ def test_getting_started_runs(tmp_path, digit_scenes, monkeypatch, capsys):
             work = f'work_dirs/{config}'
             if '--work-dir' in words:
                 work = words[words.index('--work-dir') + 1]
-            (saved,) = Path(work).glob('*_[12].pth')
             last = Config.fromfile(words[2]).train_cfg
             last = last.get('max_epochs') or last.max_iters
-            saved.with_name(
-                f'{saved.stem.split("_")[0]}_{last}.pth'
-            ).write_bytes(saved.read_bytes())
+            for saved in Path(work).glob('*_[12].*'):
+                unit = saved.stem.split('_')[0]
+                copy = saved.with_name(f'{unit}_{last}{saved.suffix}')
+                copy.write_bytes(saved.read_bytes())
             trained.append(work)
     assert len(set(trained)) == 3
     assert [*Path('work_dirs/first/pictures').rglob('*.jpg')]
-    for made in ('work_dirs/first/predictions.pkl', 'stock.pth'):
-        assert Path(made).is_file()
+    for made in ('predictions.pkl', 'best.safetensors', '../../stock.pth'):
+        assert Path('work_dirs/first', made).is_file()
     assert 'trainable' in capsys.readouterr().out
 
 

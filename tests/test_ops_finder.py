@@ -121,10 +121,7 @@ def test_the_finder_is_the_last_one_and_there_once():
     assert sys.meta_path.count(finder.StandInFinder) == 1
     assert finder.find_spec('mmcv.ops') is None
     ours = sys.meta_path.index(finder.StandInFinder)
-    assert ours > sys.meta_path.index(importlib.machinery.PathFinder)
-
-
-@pytest.mark.parametrize('rank, lines', [(None, 1), ('0', 1), ('1', 0)])
+XX, [(None, 1), ('0', 1), ('1', 0)])
 def test_one_line_says_which_ops_are_in_use(monkeypatch, caplog, rank, lines):
     if rank:
         monkeypatch.setenv('RANK', rank)

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
@@ -73,8 +73,12 @@ class StandInLoader(Loader):
             logging.getLogger('mmlowrank').warning(STANDING_IN)
 
 
-class StandInFinder(MetaPathFinder):
-    """Answers for ``mmcv._ext`` and nothing else."""
+class StandInFinder:
+    """Answers for ``mmcv._ext`` and nothing else.
+
+    The class itself is the finder, as Python's own are, so it has no method
+    that wants an instance (``MetaPathFinder`` has ``invalidate_caches``).
+    """
 
     @staticmethod
     def find_spec(
