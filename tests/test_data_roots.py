@@ -225,3 +225,19 @@ def test_small_objects_of_voc_are_trained_on(tmp_path, monkeypatch):
 
 def found_filters(dataset: dict) -> list[dict]:
     return [d.filter_cfg for _, d in innermost_datasets(dataset, '')]
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / 'configs').rglob('*.py'))
+        if re.search(r'\{\{\$\w+(ROOT|SCENES|SWIN|VIT):', path.read_text())
+    ],
+)
+def test_a_root_may_have_any_name(path, tmp_path, monkeypatch):
+    """mmengine puts the variable into the text of the config."""
+    root = str(tmp_path / 'it\'s "here"/new')
+    (name,) = set(re.findall(r'\{\{\$(\w+):', (ROOT / path).read_text()))
+    monkeypatch.setenv(name, root)
+    assert repr(root) in repr(Config.fromfile(ROOT / path).to_dict())

@@ -1,7 +1,7 @@
 """ADE20K, 150 classes: random scales and 512 x 512 crops."""
 
 # ADE_ROOT in the environment names another folder.
-data_root = '{{$ADE_ROOT:data/ade/ADEChallengeData2016}}'
+data_root = r"""{{$ADE_ROOT:data/ade/ADEChallengeData2016}}"""
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,7 +1,7 @@
 """COCO 2017 boxes and masks: multi-scale training with random crops."""
 
 # COCO_ROOT in the environment names another folder.
-data_root = '{{$COCO_ROOT:data/coco/}}'
+data_root = r"""{{$COCO_ROOT:data/coco/}}"""
 
 multi_scale = dict(
     type='RandomChoiceResize',

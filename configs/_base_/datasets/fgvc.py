@@ -3,7 +3,7 @@
 _base_ = 'classification.py'
 
 # FGVC_ROOT in the environment names another folder.
-data_root = '{{$FGVC_ROOT:data/fgvc}}'
+data_root = r"""{{$FGVC_ROOT:data/fgvc}}"""
 
 # Pillow decodes and resizes, as it did for the published results.
 read_and_resize = [

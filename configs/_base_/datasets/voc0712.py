@@ -1,7 +1,7 @@
 """Pascal VOC: trains on 07+12 trainval, repeated 3 times; tests on 07."""
 
 # VOC_ROOT in the environment names another folder.
-data_root = '{{$VOC_ROOT:data/VOCdevkit/}}'
+data_root = r"""{{$VOC_ROOT:data/VOCdevkit/}}"""
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -3,7 +3,7 @@
 _base_ = 'classification.py'
 
 # VTAB_ROOT in the environment names another folder.
-data_root = '{{$VTAB_ROOT:data/vtab-1k}}'
+data_root = r"""{{$VTAB_ROOT:data/vtab-1k}}"""
 
 # Pillow decodes and resizes, as it did for the published results; its
 # bicubic filter widens when it shrinks an image, OpenCV's does not.

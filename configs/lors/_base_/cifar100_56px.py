@@ -4,7 +4,7 @@ _base_ = '../../_base_/datasets/classification.py'
 
 # CIFAR_ROOT in the environment names another folder. mmpretrain downloads
 # what is not there.
-data_root = '{{$CIFAR_ROOT:data/cifar100}}'
+data_root = r"""{{$CIFAR_ROOT:data/cifar100}}"""
 
 # The images come as RGB arrays.
 mean, std = [129.304, 124.070, 112.434], [68.170, 65.392, 70.418]

@@ -6,7 +6,7 @@ own it is all that UPerNet predicts after 400 iterations.
 """
 
 # DIGIT_SCENES in the environment names another folder.
-data_root = '{{$DIGIT_SCENES:data/digit_scenes}}'
+data_root = r"""{{$DIGIT_SCENES:data/digit_scenes}}"""
 metainfo = dict(classes=tuple('0123456789'))
 
 train_dataloader = dict(

@@ -1,7 +1,7 @@
 """The digits alone, 40 x 40: a classification set."""
 
 # DIGIT_SCENES in the environment names another folder.
-data_root = '{{$DIGIT_SCENES:data/digit_scenes}}'
+data_root = r"""{{$DIGIT_SCENES:data/digit_scenes}}"""
 
 train_dataloader = dict(
     batch_size=64,

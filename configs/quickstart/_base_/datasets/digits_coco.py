@@ -5,7 +5,7 @@ tools/test.py evaluates once.
 """
 
 # DIGIT_SCENES in the environment names another folder.
-data_root = '{{$DIGIT_SCENES:data/digit_scenes}}'
+data_root = r"""{{$DIGIT_SCENES:data/digit_scenes}}"""
 metainfo = dict(classes=tuple('0123456789'))
 
 train_dataloader = dict(

@@ -1,7 +1,7 @@
 """Digit scenes in VOC format: XML boxes."""
 
 # DIGIT_SCENES in the environment names another folder.
-data_root = '{{$DIGIT_SCENES:data/digit_scenes}}'
+data_root = r"""{{$DIGIT_SCENES:data/digit_scenes}}"""
 metainfo = dict(classes=tuple('0123456789'))
 
 train_dataloader = dict(

@@ -11,6 +11,6 @@ swin_mini = dict(
     init_cfg=dict(
         type='Pretrained',
         # DIGIT_SWIN in the environment names another checkpoint.
-        checkpoint='{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_20.pth}}',
+        checkpoint=r"""{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_20.pth}}""",
     ),
 )

@@ -20,7 +20,7 @@ model = dict(
             init_cfg=dict(
                 type='Pretrained',
                 # DIGIT_SWIN in the environment names another checkpoint.
-                checkpoint='{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_20.pth}}',
+                checkpoint=r"""{{$DIGIT_SWIN:work_dirs/quickstart/pretrain/epoch_20.pth}}""",
                 prefix='backbone',
             ),
         ),

@@ -19,7 +19,7 @@ model = dict(
             init_cfg=dict(
                 type='Pretrained',
                 # DIGIT_VIT in the environment names another checkpoint.
-                checkpoint='{{$DIGIT_VIT:work_dirs/quickstart/pretrain-vit/epoch_60.pth}}',
+                checkpoint=r"""{{$DIGIT_VIT:work_dirs/quickstart/pretrain-vit/epoch_60.pth}}""",
                 prefix='backbone',
             ),
         ),
