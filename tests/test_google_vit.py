@@ -258,3 +258,7 @@ def test_an_url_is_downloaded_once(tmp_path, monkeypatch, group_of_one):
         loaded = CheckpointLoader.load_checkpoint(f'google-vit:{url}')
     assert asked == [url]
     assert 'cls_token' in loaded['state_dict']
+    # Another training, and a file of the same name.
+    other = 'https://example.org/sam/B_16-do_0.0.npz'
+    CheckpointLoader.load_checkpoint(f'google-vit:{other}')
+    assert asked == [url, other]

@@ -15,7 +15,7 @@ ROOMS = sorted(path.parent.name for path in PACKAGE.glob('*/__init__.py'))
 def allowed(room: str) -> set[str]:
     text = (ROOT / 'CONTRIBUTING.md').read_text()
     (cell,) = re.findall(rf'^\| `mmlowrank/{room}` \|.*\|(.*)\|$', text, re.M)
-    everybody = {'registry', 'config_packages'}
+    everybody = {'config_packages', 'registry', 'version'}
     return {room, *everybody, *re.findall(r'`(\w+)`', cell)}
 
 

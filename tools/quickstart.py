@@ -17,7 +17,7 @@ from mmlowrank.analysis import comparison, quickstart
 from mmlowrank.analysis.run_results import metric_by_epoch
 from mmlowrank.datasets.digit_scenes import write_digit_scenes
 from mmlowrank.engine import jobs
-from mmlowrank.engine.moved_run import latest_checkpoint
+from mmlowrank.engine.resuming import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 END = """

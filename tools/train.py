@@ -7,7 +7,7 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 import argparse
 
 from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
-from mmlowrank.engine.moved_run import MovedRunHook, latest_checkpoint
+from mmlowrank.engine.resuming import ResumeHook, latest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +70,7 @@ def main() -> None:
         splits = ['train']
     runner = launch.start(cfg, splits)
     runner.register_hook(LastValidationHook())
-    runner.register_hook(MovedRunHook())
+    runner.register_hook(ResumeHook())
     if not any(isinstance(hook, FreezeAuditHook) for hook in runner.hooks):
         runner.register_hook(FreezeAuditHook())
     runner.train()

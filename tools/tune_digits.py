@@ -15,7 +15,7 @@ from pathlib import Path
 from mmlowrank.analysis import tuning_table
 from mmlowrank.datasets.digit_scenes import write_digit_scenes
 from mmlowrank.engine import jobs
-from mmlowrank.engine.moved_run import latest_checkpoint
+from mmlowrank.engine.resuming import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'quickstart'

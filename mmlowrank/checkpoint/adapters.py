@@ -249,7 +249,7 @@ def _complete(
     claimed = {n for n in state_dict if n.startswith(prefix)}
     wanted = {f'{prefix}{n}': t for n, t in own.items() if n in owned}
     found = {n: state_dict[n] for n in claimed}
-    problem = _difference(found, wanted)
+    problem = difference(found, wanted)
     if problem:
         raise AdapterError(_misfit(file, backbone, problem))
     for name, tensor in own.items():
@@ -368,7 +368,7 @@ def _listed(value: Any) -> Any:
     return value
 
 
-def _difference(
+def difference(
     found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> str | None:
     """Say in what two sets of tensors differ, if they do."""
@@ -399,7 +399,7 @@ def _check_tensors(file: str, found: AdapterFile, model: nn.Module) -> None:
             f'{file} is of a model with a tuner at {sorted(gone)}: use the '
             'config that it was trained with'
         )
-    problem = _difference(found.tensors, own_state(model))
+    problem = difference(found.tensors, own_state(model))
     if problem:
         raise AdapterError(_misfit(file, model, problem))
 

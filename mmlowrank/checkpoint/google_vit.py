@@ -16,6 +16,7 @@ are left out. A position embedding of another grid is resized by
 mmpretrain while it loads, by the backbone's ``interpolate_mode``.
 """
 
+import hashlib
 import os
 import re
 import zipfile
@@ -175,9 +176,14 @@ def load_from_google_vit(
 
 
 def _downloaded(url: str) -> Path:
-    """Return the file behind ``url``, in torch's cache of checkpoints."""
+    """Return the file behind ``url``, in torch's cache of checkpoints.
+
+    Named after all of it: the files of two trainings have the same last name.
+    """
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    path = folder / Path(urlparse(url).path).name
+    name = Path(urlparse(url).path)
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    path = folder / f'{name.stem}-{key}{name.suffix}'
     # mmengine's own local rank needs a group that nobody makes.
     first = int(os.environ.get('LOCAL_RANK', 0)) == 0
     if first and not path.exists():

@@ -33,7 +33,7 @@ from rich.progress import (
 )
 
 from . import launch
-from .moved_run import latest_checkpoint
+from .resuming import latest_checkpoint
 
 STATE = 'job.json'
 _LEASH = Path(__file__).with_name('leash.py')

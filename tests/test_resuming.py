@@ -1,0 +1,196 @@
+"""From which checkpoint a run goes on, and from which it does not."""
+
+import logging
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import MessageHub
+from mmengine.runner.priority import get_priority
+
+from mmlowrank.engine.resuming import (
+    ResumeHook,
+    check_resumable,
+    is_whole,
+    latest_checkpoint,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write(path):
+    torch.save(dict(state_dict=dict(weight=torch.randn(64, 64))), path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_the_newest_checkpoint_of_a_folder(tmp_path):
+    work, other = tmp_path / 'work', tmp_path / 'other'
+    assert latest_checkpoint(work) is None
+    for folder in (work, other):
+        folder.mkdir()
+        write(folder / 'iter_2.pth')
+    note = work / 'last_checkpoint'
+    note.write_text(f'{other}/iter_2.pth\n')  # work is a copy of other
+    assert latest_checkpoint(work) == f'{work}/iter_2.pth'
+    note.write_text('s3://far/iter_8.pth')
+    assert latest_checkpoint(work) == 's3://far/iter_8.pth'
+    # A CheckpointHook with an out_dir.
+    write(other / 'iter_4.pth')
+    note.write_text(f'{other}/iter_4.pth')
+    assert latest_checkpoint(work) == f'{other}/iter_4.pth'
+
+
+@pytest.mark.parametrize(
+    'state', ['empty note', 'no note', 'gone', 'cut', 'a flipped bit']
+)
+def test_what_is_not_whole_is_passed_over(tmp_path, state):
+    for i in (2, 8, 10):
+        write(tmp_path / f'iter_{i}.pth')
+    write(tmp_path / 'best_acc_iter_12.pth')
+    newest, note = tmp_path / 'iter_10.pth', tmp_path / 'last_checkpoint'
+    note.write_text(str(newest))
+    expected = tmp_path / 'iter_8.pth'
+    if state == 'empty note':
+        note.write_text('')
+        expected = newest
+    elif state == 'no note':
+        note.unlink()
+        expected = newest
+    elif state == 'gone':
+        newest.unlink()
+    elif state == 'cut':
+        cut(newest)
+    else:
+        data = bytearray(newest.read_bytes())
+        data[len(data) // 2] ^= 1
+        newest.write_bytes(data)
+        assert not is_whole(newest)
+    assert latest_checkpoint(tmp_path) == str(expected)
+
+
+def test_no_whole_checkpoint_is_no_new_start(tmp_path):
+    write(tmp_path / 'iter_2.pth')
+    cut(tmp_path / 'iter_2.pth')
+    with pytest.raises(FileNotFoundError, match='begin again'):
+        latest_checkpoint(tmp_path)
+    (tmp_path / 'iter_2.pth').unlink()
+    assert latest_checkpoint(tmp_path) is None
+    (tmp_path / 'last_checkpoint').write_text('iter_6.pth')
+    with pytest.raises(FileNotFoundError, match=r'names iter_6.pth, which is'):
+        latest_checkpoint(tmp_path)
+
+
+def test_a_copy_leaves_the_best_of_the_original_alone(tmp_path):
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    for folder in (original, copy):
+        folder.mkdir()
+        (folder / 'best_acc_epoch_1.pth').touch()
+    hub = MessageHub(str(tmp_path))
+    hub.update_info('best_ckpt', f'{original}/best_acc_epoch_1.pth')
+    runner = SimpleNamespace(
+        work_dir=str(copy), message_hub=hub, logger=logging.getLogger()
+    )
+    checkpoints = CheckpointHook(save_best='acc')
+    hooks = sorted(
+        (checkpoints, ResumeHook()), key=lambda h: get_priority(h.priority)
+    )
+    for hook in hooks:
+        hook.before_train(runner)
+    assert checkpoints.best_ckpt_path == f'{copy}/best_acc_epoch_1.pth'
+
+
+LEAF = """
+_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
+train_cfg = dict(max_epochs=2, val_interval=2)
+train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
+val_dataloader = dict(dataset=dict(indices=8))
+test_dataloader = val_dataloader
+default_hooks = dict(checkpoint=dict(interval=1))
+model = dict(backbone=dict(tuner=dict({tuner})))
+"""
+LORA = "type='LoRA', rank=8"
+
+
+@pytest.fixture
+def train(tmp_path, digit_scenes, digit_swin, monkeypatch):
+    """Train a small classifier with a tuner, in one folder."""
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
+    monkeypatch.chdir(ROOT)
+    config = tmp_path / 'config.py'
+
+    def call(*words, tuner=LORA):
+        config.write_text(LEAF.format(root=ROOT, tuner=tuner))
+        words = ['train.py', config, '--work-dir', tmp_path / 'work', *words]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        runpy.run_path('tools/train.py', run_name='__main__')
+        return tmp_path / 'work'
+
+    return call
+
+
+@pytest.mark.parametrize(
+    'tuner, sentence',
+    [
+        ("type='LoRA', rank=4", r'tuner\.\S+ has shape'),
+        ("_delete_=True, type='LoRand'", 'it lacks backbone.tuner'),
+        ("_delete_=True, type='Fixed'", 'the model has no backbone.tuner'),
+    ],
+)
+def test_another_model_is_not_resumed(train, tuner, sentence):
+    words = ('--cfg-options', 'train_cfg.max_epochs=1')
+    work = train(*words)
+    before = (work / 'epoch_1.pth').read_bytes()
+    with pytest.raises(RuntimeError, match=f'another model: .*{sentence}'):
+        train('--resume', tuner=tuner)
+    assert (work / 'epoch_1.pth').read_bytes() == before
+    assert not (work / 'epoch_2.pth').exists()
+
+
+def test_another_trainable_set_is_not_resumed(train):
+    """The names of the model are the same."""
+    bitfit, norms = (
+        f"_delete_=True, type='{kind}'" for kind in ('BitFit', 'NormTuning')
+    )
+    train('--cfg-options', 'train_cfg.max_epochs=1', tuner=bitfit)
+    with pytest.raises(RuntimeError) as error:
+        train('--resume', tuner=norms)
+    text = str(error.value)
+    assert 'other parameters: not any more backbone.' in text
+    assert '; only now backbone.' in text and 'load_from=' in text
+
+
+def test_a_run_goes_on_from_the_older_checkpoint(train, tmp_path, capsys):
+    work = train()
+    cut(work / 'epoch_2.pth')
+    shutil.copy(work / 'epoch_1.pth', tmp_path / 'kept.pth')
+    train('--resume')
+    again = torch.load(work / 'epoch_2.pth', weights_only=False)
+    assert again['meta']['epoch'] == 2
+    said = ''.join(capsys.readouterr())
+    assert f'going on from {work}/epoch_1.pth' in said
+
+
+def test_shapes_of_the_optimizer_are_looked_at():
+    """Of files without names, as mmengine alone writes them."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    parameters = [*model.parameters()]
+    checkpoint = dict(
+        state_dict=model.state_dict(), optimizer=optimizer.state_dict()
+    )
+    check_resumable(checkpoint, model, parameters)
+    state = checkpoint['optimizer']['state'][0]
+    state['exp_avg'] = state['exp_avg'][:1]
+    with pytest.raises(RuntimeError, match=r"'exp_avg' of shape \[1, 3\]"):
+        check_resumable(checkpoint, model, parameters)
