@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -82,7 +83,7 @@ def written(folder, model):
     tuned = built(model)
     stir(tuned.backbone)
     meta = dict(
-        dataset_meta=dict(classes=CLASSES, odd=object),
+        dataset_meta=dict(classes=CLASSES, odd=np.arange(2)),
         cfg='a text that names mmlowrank',
     )
     torch.save(dict(meta=meta, state_dict=tuned.state_dict()), checkpoint)

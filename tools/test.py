@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.engine import launch
 from mmlowrank.engine.data_files import image_backend, innermost_datasets
 
@@ -118,6 +119,12 @@ def dump(cfg: Config, path: str) -> None:
 def main() -> None:
     """Test."""
     args = parse_args()
+    with unpickling(args.trust):
+        test(args)
+
+
+def test(args: argparse.Namespace) -> None:
+    """Read the config, load every tensor, test."""
     if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
         raise SystemExit(f'There is no checkpoint {args.checkpoint}')
     cfg = launch.load_config(args)

@@ -6,6 +6,7 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 
 import argparse
 
+from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
 from mmlowrank.engine.resuming import ResumeHook, latest_checkpoint
 
@@ -44,6 +45,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train."""
     args = parse_args()
+    with unpickling(args.trust):
+        train(args)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Read the config, look for a checkpoint, train."""
     cfg = launch.load_config(args)
     if args.amp:
         launch.evaluate_in_half(cfg)

@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .whole_file import whole_file
+
 FORMAT = 'mmlowrank.adapter'
 VERSION = 1
 # A detector has 100 KiB, a thousand classes with names as much again.
@@ -99,7 +101,6 @@ def write(
     """
     from safetensors.torch import save_file
 
-    path = Path(path)
     kept, aliases, first = {}, {}, {}
     for name, tensor in tensors.items():
         owner = first.setdefault(memory(tensor), name)
@@ -112,15 +113,8 @@ def write(
     info = dict(info, version=VERSION, aliases=aliases)
     text = json.dumps(info, sort_keys=True)
     metadata = dict(format=FORMAT, adapter=text, sha256=_digest(text, kept))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'{path.name}.part')
-    try:
+    with whole_file(path) as draft:
         save_file(kept, draft, metadata)
-        with draft.open('rb') as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def is_adapter(path: str | os.PathLike) -> bool:

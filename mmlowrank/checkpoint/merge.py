@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..nn import AdaptiveMixing, LORSLinear
 from ..tuners import CHILD, CannotMerge, tuners_of
+from .whole_file import whole_file
 
 # Of the largest output: merging rounds each float32 weight once.
 TOLERANCE = 1e-4
@@ -163,8 +164,7 @@ def save_checked(
         RuntimeError: If the outputs differ by more than ``TOLERANCE``, or
             the checkpoint does not fit the plain model.
     """
-    draft = out.with_name(f'{out.name}.unchecked')
-    try:
+    with whole_file(out) as draft:
         torch.save(dict(meta=plain(meta), state_dict=state_dict), draft)
         again = torch.load(draft, map_location='cpu', weights_only=True)
         stock.load_state_dict(again['state_dict'], strict=True)
@@ -178,9 +178,6 @@ def save_checked(
                 'conditioned weight can cause this: ship the tuned model '
                 'with mmlowrank instead'
             )
-        draft.replace(out)
-    finally:
-        draft.unlink(missing_ok=True)
     return difference
 
 

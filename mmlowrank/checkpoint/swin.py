@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..registry import resolve
+from .trust import forbidden
 
 # Options may stand in brackets, as in 'swin[part=teacher,depths=2-2-6-2]:'.
 _MARK = re.compile(r'swin(?:\[(.*?)\])?:')
@@ -318,6 +319,8 @@ def load_from_swin(
         raise
     # Bytes that are no pickle can raise anything.
     except Exception as error:
+        if forbidden(error):
+            raise
         reason = next(iter(str(error).splitlines()), '')
         raise ValueError(
             f'{path} cannot be read as a checkpoint: is it a file of torch or '

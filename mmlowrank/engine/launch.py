@@ -21,6 +21,7 @@ from torch import distributed, nn
 
 from .. import config_packages
 from ..checkpoint.adapters import forced
+from ..checkpoint.trust import TRUST
 from ..ops import in_use
 from ..registry import resolve
 from .annotations import check_annotations
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='override settings of the config: key=value, e.g. '
         'model.backbone.rank=16 train_dataloader.batch_size=4',
     )
+    parser.add_argument('--trust', action='store_true', help=TRUST)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

@@ -14,6 +14,8 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from mmlowrank.checkpoint.adamixer import to_mmlowrank, to_original
+from mmlowrank.checkpoint.trust import TRUST, unpickling
+from mmlowrank.checkpoint.whole_file import whole_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,12 +28,22 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='from mmlowrank to the layout of the authors',
     )
-    return parser.parse_args()
+    parser.add_argument('--trust', action='store_true', help=TRUST)
+    args = parser.parse_args()
+    if args.out.exists():
+        raise SystemExit(f'{args.out} exists; remove it or choose another')
+    return args
 
 
 def main() -> None:
-    """Read, convert, write."""
+    """Convert."""
     args = parse_args()
+    with unpickling(args.trust):
+        write(args)
+
+
+def write(args: argparse.Namespace) -> None:
+    """Read, convert, write."""
     checkpoint = CheckpointLoader.load_checkpoint(
         args.checkpoint, map_location='cpu'
     )
@@ -48,8 +60,8 @@ def main() -> None:
     else:
         classes = meta.get('CLASSES')
         meta = dict(dataset_meta=dict(classes=classes)) if classes else {}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(dict(state_dict=state_dict, meta=meta), args.out)
+    with whole_file(args.out) as draft:
+        torch.save(dict(state_dict=state_dict, meta=meta), draft)
     print(f'{args.out}: {len(state_dict)} tensors')
 
 

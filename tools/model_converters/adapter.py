@@ -19,6 +19,8 @@ from mmlowrank import save_adapter, trainable_summary
 from mmlowrank.checkpoint.adapter_file import AdapterError
 from mmlowrank.checkpoint.adapters import forced
 from mmlowrank.checkpoint.merge import plain
+from mmlowrank.checkpoint.trust import TRUST, unpickling
+from mmlowrank.checkpoint.whole_file import whole_file
 
 SUFFIXES = ('.safetensors', '.pth')
 
@@ -43,6 +45,7 @@ def parse_args() -> argparse.Namespace:
         action=DictAction,
         help='override settings of the config, as in training',
     )
+    parser.add_argument('--trust', action='store_true', help=TRUST)
     args = parser.parse_args()
     if args.out.suffix not in SUFFIXES:
         raise SystemExit(f'{args.out} must end in {" or ".join(SUFFIXES)}')
@@ -52,8 +55,14 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Build, load strictly, write."""
+    """Convert."""
     args = parse_args()
+    with unpickling(args.trust):
+        convert(args)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Build, load strictly, write."""
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     scope = cfg.get('default_scope', 'mmengine')
@@ -74,11 +83,10 @@ def main() -> None:
                 f'{lines} ... Give the config it was trained with'
             ) from None
         meta = plain(checkpoint.get('meta', {}))
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         if args.out.suffix == '.pth':
-            draft = args.out.with_suffix('.part')
-            torch.save(dict(meta=meta, state_dict=model.state_dict()), draft)
-            draft.replace(args.out)
+            full = dict(meta=meta, state_dict=model.state_dict())
+            with whole_file(args.out) as draft:
+                torch.save(full, draft)
         else:
             progress = {k: meta[k] for k in ('epoch', 'iter') if k in meta}
             classes = meta.get('dataset_meta')

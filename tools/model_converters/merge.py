@@ -19,6 +19,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 
 from mmlowrank.checkpoint.merge import backbone_of, merge, save_checked
+from mmlowrank.checkpoint.trust import TRUST, unpickling
 from mmlowrank.models.tuned_backbone import stock_config
 from mmlowrank.tuners import CannotMerge
 
@@ -41,6 +42,7 @@ def parse_args() -> argparse.Namespace:
         action=DictAction,
         help='override settings of the config, as in training',
     )
+    parser.add_argument('--trust', action='store_true', help=TRUST)
     args = parser.parse_args()
     for name in (args.config, args.checkpoint):
         if not Path(name).is_file():
@@ -69,8 +71,14 @@ def build(cfg: Config) -> torch.nn.Module:
 
 
 def main() -> None:
-    """Build, load, merge, check, write."""
+    """Merge."""
     args = parse_args()
+    with unpickling(args.trust):
+        write(args)
+
+
+def write(args: argparse.Namespace) -> None:
+    """Build, load, merge, check, write."""
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     tuned = build(cfg)

@@ -1,0 +1,114 @@
+"""Pickles of strangers: refused by the tools, read when told to."""
+
+import argparse
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmlowrank.checkpoint.trust import unpickling
+from mmlowrank.checkpoint.whole_file import whole_file
+
+ROOT = Path(__file__).resolve().parents[1]
+LEAF = """
+_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
+train_cfg = dict(max_epochs=1, val_interval=1)
+train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
+val_dataloader = dict(dataset=dict(indices=8))
+test_dataloader = val_dataloader
+"""
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture
+def call(tmp_path, digit_scenes, digit_swin, monkeypatch):
+    """Run a tool on a small classifier."""
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
+    monkeypatch.chdir(ROOT)
+    config = tmp_path / 'config.py'
+
+    def call(name, *words):
+        config.write_text(LEAF.format(root=ROOT))
+        words = [name, config, *words]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        runpy.run_path(f'tools/{name}', run_name='__main__')
+
+    return call
+
+
+def spoilt(path, folder):
+    """Copy a checkpoint and put something hostile into it."""
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint['meta']['more'] = Hostile(folder)
+    new = path.with_name('spoilt.pth')
+    torch.save(checkpoint, new)
+    return new
+
+
+def test_every_door_of_the_tools(call, digit_swin, tmp_path, monkeypatch):
+    work, made = tmp_path / 'work', tmp_path / 'made'
+    words = ('--work-dir', work)
+    call('train.py', *words)
+    bad = spoilt(work / 'epoch_1.pth', made)
+    doors = [
+        ('test.py', bad, *words),
+        ('train.py', *words, '--resume', bad),
+        ('train.py', *words, '--cfg-options', f'load_from={bad}'),
+        ('model_converters/merge.py', bad, tmp_path / 'merged.pth'),
+        ('model_converters/adapter.py', bad, tmp_path / 'a.safetensors'),
+    ]
+    for door in doors:
+        with pytest.raises(RuntimeError, match=r'object of \S*mkdir.*--trust'):
+            call(*door)
+        assert not made.exists(), door
+    # The backbone's, through the reader of Swins.
+    pretrained = tmp_path / 'swin.pth'
+    weights = torch.load(digit_swin)
+    torch.save(dict(weights, args=argparse.Namespace(lr=1)), pretrained)
+    monkeypatch.setenv('DIGIT_SWIN', str(pretrained))
+    with pytest.raises(RuntimeError, match=r'argparse\.Namespace.*--trust'):
+        call('train.py', *words)
+    call('train.py', *words, '--trust')
+    assert not made.exists()
+    call('test.py', bad, *words, '--trust')
+    assert made.exists()
+
+
+def test_nothing_is_changed_for_others(tmp_path):
+    """Only inside: a user's own script loads as before."""
+    path = tmp_path / 'a.pth'
+    torch.save(dict(args=argparse.Namespace(lr=1)), path)
+    with (
+        pytest.raises(RuntimeError, match='Namespace'),
+        unpickling(),
+    ):
+        torch.load(path, weights_only=False)
+    assert torch.load(path, weights_only=False)['args'].lr == 1
+    path.write_bytes(b'<html>not found</html>')
+    with pytest.raises(RuntimeError, match='copied whole'), unpickling():
+        torch.load(path, weights_only=False)
+
+
+def test_a_file_is_whole_or_as_before(tmp_path):
+    path = tmp_path / 'new' / 'file'
+    with whole_file(path) as draft:
+        draft.write_text('one')
+        assert not path.exists()
+    with pytest.raises(ZeroDivisionError), whole_file(path) as draft:
+        draft.write_text('two')
+        raise ZeroDivisionError
+    assert path.read_text() == 'one'
+    assert [p.name for p in path.parent.iterdir()] == ['file']
