@@ -8,7 +8,9 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS, DefaultScope
 from swins import ARGS, FRAMEWORKS, build, images, stir
 from test_tuned_backbone import microsoft, pretrained
+from torch import nn
 
+from mmlowrank import save_adapter
 from mmlowrank.checkpoint.merge import merge
 from mmlowrank.tuners import CannotMerge
 
@@ -345,3 +347,45 @@ def test_a_deep_copy_stands_alone(tmp_path):
 def test_merging_is_refused():
     with pytest.raises(CannotMerge, match='highways'):
         merge(joined('mmdet', {'a': dict(rank=4)}))
+
+
+class Detector(nn.Module):
+    """What has a backbone and something of its own."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(2, 2)
+
+
+@every
+def test_tasks_come_from_adapter_files(framework, tmp_path):
+    init_cfg = pretrained_norm(framework, tmp_path / 'swin.pth')
+    alone, tasks = {}, {}
+    for seed, (name, options) in enumerate(TASKS.items()):
+        backbone = build(
+            framework, 'mmlowrank.SwinE3VA', init_cfg=init_cfg, **options
+        )
+        backbone.init_weights()
+        stir(backbone, seed)
+        alone[name] = backbone
+        backbone.eval()
+        file = tmp_path / f'{name}.safetensors'
+        save_adapter(Detector(backbone), file)
+        tasks[name] = dict(options, checkpoint=str(file))
+    torch.manual_seed(9)
+    together = joined(framework, tasks, init_cfg=init_cfg)
+    together.eval()
+    with torch.no_grad():
+        features = together(images())
+        for name, backbone in alone.items():
+            expected = backbone(images())
+            for one, other in zip(features[name], expected, strict=True):
+                assert torch.equal(one, other), name
+    with pytest.raises(ValueError, match='no trunk: name the trunk'):
+        joined(framework, tasks)
+    other = torch.load(init_cfg['checkpoint'])
+    other['state_dict']['backbone.patch_embed.projection.bias'] += 1e-3
+    torch.save(other, init_cfg['checkpoint'])
+    with pytest.raises(ValueError, match='was trained on another trunk'):
+        joined(framework, tasks, init_cfg=init_cfg)

@@ -12,6 +12,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..checkpoint.adapter_file import fingerprint
 from ..registry import MODELS
 from ..tuners import CHILD, E3VA, CannotMerge, Fixed
 from .tuned_backbone import build_stock
@@ -227,7 +228,8 @@ class MultiTaskE3VA(nn.Module):
         """Load one task's highway and norms from its model's checkpoint.
 
         The first checkpoint also fills the trunk; the others must have been
-        trained on the same one.
+        trained on the same one. An adapter file has no trunk: there it is
+        that of ``init_cfg``, and must be the one that the file names.
 
         Args:
             name: The task.
@@ -260,7 +262,12 @@ class MultiTaskE3VA(nn.Module):
                 f'{checkpoint} has no {prefix}{missing[0]}: it was not '
                 f"trained with the E3VA arguments of task '{name}'"
             )
-        self._load_trunk(state_dict, task, str(checkpoint))
+        adapters = loaded.get('meta', {}).get('adapter')
+        if adapters is None:
+            self._load_trunk(state_dict, task, str(checkpoint))
+        else:
+            base = adapters[f'{prefix}{CHILD}']['base']
+            self._check_trunk(base, task, str(checkpoint))
         try:
             task.load_state_dict({own[k]: state_dict[k] for k in own})
         except RuntimeError as error:
@@ -290,6 +297,24 @@ class MultiTaskE3VA(nn.Module):
                 f'{checkpoint} was trained on another trunk than '
                 f"{self._trunk_from}: '{differing}' differs. Tasks can share "
                 'a trunk only if they started from the same weights'
+            )
+
+    def _check_trunk(self, base: str, task: _Task, adapter: str) -> None:
+        if self._trunk_from is None:
+            if not (self.trunk.init_cfg or {}).get('checkpoint'):
+                raise ValueError(
+                    f'{adapter} is an adapter file, which has no trunk: name '
+                    "the trunk's weights in init_cfg of the backbone"
+                )
+            self.init_weights()
+        norms = task.norms.state_dict() if task.trains_norms else {}
+        weights = getattr(self.trunk, CHILD).stock_weights()
+        ours = fingerprint({n: weights[n] for n in weights if n not in norms})
+        if ours != base:
+            raise ValueError(
+                f'{adapter} was trained on another trunk than that of '
+                f'{self._trunk_from}. Tasks can share a trunk only if they '
+                'started from the same weights'
             )
 
     def _trunk_names(self) -> list[str]:
