@@ -20,8 +20,9 @@ from mmlowrank import (
     set_adapter,
     trainable_summary,
 )
+from mmlowrank.checkpoint.adapter_checks import forced
 from mmlowrank.checkpoint.adapter_file import AdapterError, read, write
-from mmlowrank.checkpoint.adapters import ORIGINAL, forced
+from mmlowrank.checkpoint.adapters import ORIGINAL
 
 ROOT = Path(__file__).resolve().parents[1]
 

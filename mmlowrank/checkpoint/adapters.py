@@ -18,46 +18,36 @@ weights beside the file's, after it has checked that they are those that the
 adapter was trained on, or has loaded them as its ``init_cfg`` says.
 """
 
-import logging
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from ..tuners import CHILD, Tuner, tuners_of
+from ..tuners import CHILD, tuners_of
 from ..tuners.written import checkpoint_of
 from ..version import __version__
 from . import adapter_file
-from .adapter_file import AdapterError, AdapterFile, memory
+from .adapter_checks import (
+    ABOUT,
+    base_of,
+    check_tensors,
+    check_tuner,
+    forced,
+)
+from .adapter_file import memory
 from .merge import plain
 
-# Of what a checkpoint says, what the file keeps.
-_KEPT = ('dataset_meta', 'progress', 'metrics')
 _DISTRIBUTIONS = ('torch', 'onedl-mmengine', 'mmengine')
 # What the model had before any file was loaded.
 ORIGINAL = 'original'
 _ATTRIBUTE = '_mmlowrank_adapters'
-_forced = ContextVar('forced', default=False)
-
-
-@contextmanager
-def forced(force: bool = True) -> Iterator[None]:
-    """Only warn where base or arguments of a tuner are not the file's."""
-    token = _forced.set(force)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
 
 
 def save_adapter(
@@ -86,7 +76,7 @@ def save_adapter(
     adapter_file.write(
         file,
         own_state(model, state_dict),
-        {**_describe(model), **{k: plain(about.get(k) or {}) for k in _KEPT}},
+        {**_describe(model), **{k: plain(about.get(k) or {}) for k in ABOUT}},
     )
 
 
@@ -116,10 +106,10 @@ def load_adapter(
     """
     model = _unwrapped(model)
     found = adapter_file.read(file)
-    with forced(force or _forced.get()):
+    with forced() if force else nullcontext():
         for path, tuner in tuners_of(model).items():
-            _check_tuner(str(file), found.info, path, tuner)
-    _check_tensors(str(file), found, model)
+            check_tuner(str(file), found.info, path, tuner)
+    check_tensors(str(file), found, model, own_state(model))
     kept = _kept(model)
     if name is None:
         name = Path(file).stem
@@ -189,7 +179,7 @@ def own_state(
         state_dict: Its own, or one of the same names.
     """
     frozen = {
-        _backbone(path, name)
+        f'{path.removesuffix(CHILD)}{name}'
         for path, tuner in tuners_of(model).items()
         for name in tuner.frozen()
     }
@@ -204,76 +194,8 @@ def own_state(
     }
 
 
-def checkpoint_of_adapter(found: AdapterFile, file: str) -> dict[str, Any]:
-    """Return what mmengine takes for a checkpoint.
-
-    Its state dict tells the tuned backbone that it is to be completed, in
-    the place where PyTorch keeps a module's version.
-
-    Args:
-        found: What was read.
-        file: From where, for what is said.
-    """
-    state_dict = OrderedDict(found.tensors)
-    state_dict._metadata = OrderedDict(
-        (
-            path.removesuffix(CHILD).removesuffix('.'),
-            dict(adapter=found.info, adapter_file=file),
-        )
-        for path in found.info['tuners']
-    )
-    meta = {key: found.info[key] for key in _KEPT}
-    meta.update(found.info['progress'], adapter=found.info['tuners'])
-    return dict(meta=meta, state_dict=state_dict)
-
-
-def accept_adapters(backbone: nn.Module) -> nn.Module:
-    """Let a tuned backbone complete an adapter that is loaded into it."""
-    backbone._register_load_state_dict_pre_hook(_complete, with_module=True)
-    return backbone
-
-
-def _complete(
-    backbone: nn.Module,
-    state_dict: dict[str, Tensor],
-    prefix: str,
-    local_metadata: dict,
-    *_: object,
-) -> None:
-    info = local_metadata.get('adapter')
-    if info is None:
-        return
-    tuner, file = getattr(backbone, CHILD), local_metadata['adapter_file']
-    _check_tuner(file, info, f'{prefix}{CHILD}', tuner, load=True)
-    owned, own = tuner.owned(), backbone.state_dict()
-    claimed = {n for n in state_dict if n.startswith(prefix)}
-    wanted = {f'{prefix}{n}': t for n, t in own.items() if n in owned}
-    found = {n: state_dict[n] for n in claimed}
-    problem = difference(found, wanted)
-    if problem:
-        raise AdapterError(_misfit(file, backbone, problem))
-    for name, tensor in own.items():
-        state_dict.setdefault(f'{prefix}{name}', tensor)
-
-
 def _unwrapped(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
-
-
-def _backbone(path: str, name: str) -> str:
-    return f'{path.removesuffix(CHILD)}{name}'
-
-
-def _base(tuner: Tuner) -> str:
-    """Return the fingerprint of the weights that a tuner keeps frozen.
-
-    Without the buffers that a constructor computes.
-    """
-    frozen = tuner.frozen()
-    weights = tuner.stock_weights()
-    return adapter_file.fingerprint(
-        {name: tensor for name, tensor in weights.items() if name in frozen}
-    )
 
 
 def _describe(model: nn.Module) -> dict[str, Any]:
@@ -292,122 +214,11 @@ def _describe(model: nn.Module) -> dict[str, Any]:
             path: dict(
                 type=type(tuner).__name__,
                 arguments=plain(dict(tuner.arguments)),
-                base=_base(tuner),
+                base=base_of(tuner),
                 init_cfg=checkpoint_of(tuner.backbone),
             )
             for path, tuner in tuners_of(model).items()
         },
-    )
-
-
-def _check_tuner(
-    file: str, info: dict, path: str, tuner: Tuner, load: bool = False
-) -> None:
-    """Compare type, arguments and base of a tuner with the file's.
-
-    Args:
-        file: For the sentence.
-        info: The text of the file.
-        path: Of the tuner in the model.
-        tuner: The tuner.
-        load: Load the base if nothing has yet.
-
-    Raises:
-        AdapterError: If they differ and it is not :func:`forced`.
-    """
-    kind, saved = type(tuner).__name__, info['tuners'].get(path)
-    if saved is None or saved['type'] != kind:
-        theirs = {
-            p: t['type'] for p, t in info['tuners'].items()
-        } or 'no tuner'
-        raise AdapterError(
-            f'{file} is of a model with {theirs}, this one has a {kind} at '
-            f"'{path}': use the config that it was trained with"
-        )
-    problems = []
-    ours, theirs = plain(dict(tuner.arguments)), saved['arguments']
-    if ours and theirs:
-        problems += [
-            f'{key}={theirs.get(key)!r} there, {ours.get(key)!r} here'
-            for key in sorted(ours.keys() | theirs.keys())
-            if _listed(ours.get(key)) != theirs.get(key)
-        ]
-    if problems:
-        _refuse(f'{file} was trained with other arguments of {kind}', problems)
-    base = _base(tuner)
-    if base != saved['base'] and load and not tuner.has_base():
-        tuner.init_backbone_weights()
-        base = _base(tuner)
-    if base != saved['base']:
-        _refuse(
-            f'{file} was trained on other frozen weights',
-            [
-                f'those of {saved.get("init_cfg") or "no file"} there, of '
-                f'{checkpoint_of(tuner.backbone) or "no file"} here',
-                f'fingerprint {saved["base"][:12]} there, {base[:12]} here',
-            ],
-        )
-
-
-def _refuse(what: str, problems: list[str]) -> None:
-    text = f'{what} ({"; ".join(problems)})'
-    if not _forced.get():
-        raise AdapterError(
-            f'{text}: use the config that it was trained with, or --force '
-            '(force=True) to load it all the same'
-        )
-    print_log(text, logger='current', level=logging.WARNING)
-
-
-def _listed(value: Any) -> Any:
-    """Return a value as JSON gives it back."""
-    if isinstance(value, (list, tuple)):
-        return [_listed(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _listed(item) for key, item in value.items()}
-    return value
-
-
-def difference(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> str | None:
-    """Say in what two sets of tensors differ, if they do."""
-    for what, names in (
-        ('it lacks', wanted.keys() - found.keys()),
-        ('the model has no', found.keys() - wanted.keys()),
-    ):
-        if names:
-            some = ', '.join(sorted(names)[:4])
-            more = ', ...' if len(names) > 4 else ''
-            return f'{what} {some}{more} ({len(names)} in all)'
-    for name, tensor in wanted.items():
-        one, other = found[name], tensor
-        if one.shape != other.shape:
-            return (
-                f'{name} has shape {list(one.shape)} there and '
-                f'{list(other.shape)} here'
-            )
-        if one.is_floating_point() != other.is_floating_point():
-            return f'{name} is of type {one.dtype} there, {other.dtype} here'
-    return None
-
-
-def _check_tensors(file: str, found: AdapterFile, model: nn.Module) -> None:
-    gone = found.info['tuners'].keys() - tuners_of(model).keys()
-    if gone:
-        raise AdapterError(
-            f'{file} is of a model with a tuner at {sorted(gone)}: use the '
-            'config that it was trained with'
-        )
-    problem = difference(found.tensors, own_state(model))
-    if problem:
-        raise AdapterError(_misfit(file, model, problem))
-
-
-def _misfit(file: str, model: nn.Module, problem: str) -> str:
-    return (
-        f'{file} does not fit this {type(model).__name__}: {problem}. Use the '
-        'config that it was trained with'
     )
 
 

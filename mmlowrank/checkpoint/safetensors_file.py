@@ -3,15 +3,15 @@
 The format, https://github.com/huggingface/safetensors, holds named tensors
 and nothing that could run code. It has no place for a run's state, so such a
 file serves ``init_cfg`` and ``load_from``, not ``resume``. An adapter file is
-one of these, which the tuned backbone completes (:mod:`.adapters`).
+one of these, which the tuned backbone completes (:mod:`.adapter_checks`).
 """
 
 from mmengine.fileio import get_local_path
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from .adapter_checks import checkpoint_of_adapter
 from .adapter_file import is_adapter, read
-from .adapters import checkpoint_of_adapter
 
 # mmengine tries patterns from Z to A. The first is tried before 'https://'
 # and 'http://', the other before those of s3 and the file system.

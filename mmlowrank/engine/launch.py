@@ -20,7 +20,7 @@ from mmengine.runner import Runner, TestLoop, ValLoop, load_checkpoint
 from torch import distributed, nn
 
 from .. import config_packages
-from ..checkpoint.adapters import forced
+from ..checkpoint.adapter_checks import forced
 from ..checkpoint.trust import TRUST
 from ..ops import in_use
 from ..registry import resolve
@@ -166,7 +166,7 @@ def load_exactly(runner: Runner, checkpoint: str, force: bool = False) -> None:
         runner: Not run yet.
         checkpoint: A checkpoint, or an adapter file, whose base the tuned
             backbone loads.
-        force: Of an adapter file, see :func:`..checkpoint.adapters.forced`.
+        force: Of an adapter file, see :mod:`..checkpoint.adapter_checks`.
 
     Raises:
         AdapterError: If an adapter file is damaged or of another base.

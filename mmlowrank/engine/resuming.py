@@ -19,7 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..checkpoint.adapters import difference
+from ..checkpoint.adapter_checks import difference
 
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
 # In the meta of a checkpoint: names, in the order of the optimizer.

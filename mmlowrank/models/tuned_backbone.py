@@ -16,7 +16,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..checkpoint import swin
-from ..checkpoint.adapters import accept_adapters
+from ..checkpoint.adapter_checks import accept_adapters
 from ..registry import MODELS, TUNERS, resolve, type_name
 from ..tuners import Tuner
 from .stack_shared_vit import stock_vit_config

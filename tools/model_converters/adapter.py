@@ -16,8 +16,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 
 from mmlowrank import save_adapter, trainable_summary
+from mmlowrank.checkpoint.adapter_checks import forced
 from mmlowrank.checkpoint.adapter_file import AdapterError
-from mmlowrank.checkpoint.adapters import forced
 from mmlowrank.checkpoint.merge import plain
 from mmlowrank.checkpoint.trust import TRUST, unpickling
 from mmlowrank.checkpoint.whole_file import whole_file

@@ -1,0 +1,226 @@
+"""Adapter files and models: what must be equal, and the door of mmengine.
+
+A file is taken wherever mmengine takes a checkpoint. Its state dict lacks the
+frozen weights of the tuned backbone, which therefore completes it while it is
+loaded: :func:`accept_adapters` hooks it so.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..tuners import CHILD, Tuner, tuners_of
+from ..tuners.written import checkpoint_of
+from .adapter_file import AdapterError, AdapterFile, fingerprint
+from .merge import plain
+
+# Of what a checkpoint says of its run, what the file keeps.
+ABOUT = ('dataset_meta', 'progress', 'metrics')
+_forced = ContextVar('forced', default=False)
+
+
+@contextmanager
+def forced(force: bool = True) -> Iterator[None]:
+    """Only warn where base or arguments of a tuner are not the file's."""
+    token = _forced.set(force)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def checkpoint_of_adapter(found: AdapterFile, file: str) -> dict[str, Any]:
+    """Return what mmengine takes for a checkpoint.
+
+    Its state dict tells the tuned backbone that it is to be completed, in
+    the place where PyTorch keeps a module's version.
+
+    Args:
+        found: What was read.
+        file: From where, for what is said.
+    """
+    state_dict = OrderedDict(found.tensors)
+    state_dict._metadata = OrderedDict(
+        (
+            path.removesuffix(CHILD).removesuffix('.'),
+            dict(adapter=found.info, adapter_file=file),
+        )
+        for path in found.info['tuners']
+    )
+    meta = {key: found.info[key] for key in ABOUT}
+    meta.update(found.info['progress'], adapter=found.info['tuners'])
+    return dict(meta=meta, state_dict=state_dict)
+
+
+def accept_adapters(backbone: nn.Module) -> nn.Module:
+    """Let a tuned backbone complete an adapter that is loaded into it."""
+    backbone._register_load_state_dict_pre_hook(_complete, with_module=True)
+    return backbone
+
+
+def _complete(
+    backbone: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    local_metadata: dict,
+    *_: object,
+) -> None:
+    info = local_metadata.get('adapter')
+    if info is None:
+        return
+    tuner, file = getattr(backbone, CHILD), local_metadata['adapter_file']
+    check_tuner(file, info, f'{prefix}{CHILD}', tuner, load=True)
+    owned, own = tuner.owned(), backbone.state_dict()
+    claimed = {n for n in state_dict if n.startswith(prefix)}
+    wanted = {f'{prefix}{n}': t for n, t in own.items() if n in owned}
+    found = {n: state_dict[n] for n in claimed}
+    problem = difference(found, wanted)
+    if problem:
+        raise AdapterError(_misfit(file, backbone, problem))
+    for name, tensor in own.items():
+        state_dict.setdefault(f'{prefix}{name}', tensor)
+
+
+def base_of(tuner: Tuner) -> str:
+    """Return the fingerprint of the weights that a tuner keeps frozen.
+
+    Without the buffers that a constructor computes.
+    """
+    frozen = tuner.frozen()
+    weights = tuner.stock_weights()
+    return fingerprint(
+        {name: tensor for name, tensor in weights.items() if name in frozen}
+    )
+
+
+def check_tuner(
+    file: str, info: dict, path: str, tuner: Tuner, load: bool = False
+) -> None:
+    """Compare type, arguments and base of a tuner with the file's.
+
+    Args:
+        file: For the sentence.
+        info: The text of the file.
+        path: Of the tuner in the model.
+        tuner: The tuner.
+        load: Load the base if nothing has yet.
+
+    Raises:
+        AdapterError: If they differ and it is not :func:`forced`.
+    """
+    kind, saved = type(tuner).__name__, info['tuners'].get(path)
+    if saved is None or saved['type'] != kind:
+        theirs = {
+            p: t['type'] for p, t in info['tuners'].items()
+        } or 'no tuner'
+        raise AdapterError(
+            f'{file} is of a model with {theirs}, this one has a {kind} at '
+            f"'{path}': use the config that it was trained with"
+        )
+    problems = []
+    ours, theirs = plain(dict(tuner.arguments)), saved['arguments']
+    if ours and theirs:
+        problems += [
+            f'{key}={theirs.get(key)!r} there, {ours.get(key)!r} here'
+            for key in sorted(ours.keys() | theirs.keys())
+            if _listed(ours.get(key)) != theirs.get(key)
+        ]
+    if problems:
+        _refuse(f'{file} was trained with other arguments of {kind}', problems)
+    base = base_of(tuner)
+    if base != saved['base'] and load and not tuner.has_base():
+        tuner.init_backbone_weights()
+        base = base_of(tuner)
+    if base != saved['base']:
+        _refuse(
+            f'{file} was trained on other frozen weights',
+            [
+                f'those of {saved.get("init_cfg") or "no file"} there, of '
+                f'{checkpoint_of(tuner.backbone) or "no file"} here',
+                f'fingerprint {saved["base"][:12]} there, {base[:12]} here',
+            ],
+        )
+
+
+def _refuse(what: str, problems: list[str]) -> None:
+    text = f'{what} ({"; ".join(problems)})'
+    if not _forced.get():
+        raise AdapterError(
+            f'{text}: use the config that it was trained with, or --force '
+            '(force=True) to load it all the same'
+        )
+    print_log(text, logger='current', level=logging.WARNING)
+
+
+def _listed(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    if isinstance(value, (list, tuple)):
+        return [_listed(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return value
+
+
+def difference(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> str | None:
+    """Say in what two sets of tensors differ, if they do."""
+    for what, names in (
+        ('it lacks', wanted.keys() - found.keys()),
+        ('the model has no', found.keys() - wanted.keys()),
+    ):
+        if names:
+            some = ', '.join(sorted(names)[:4])
+            more = ', ...' if len(names) > 4 else ''
+            return f'{what} {some}{more} ({len(names)} in all)'
+    for name, tensor in wanted.items():
+        one, other = found[name], tensor
+        if one.shape != other.shape:
+            return (
+                f'{name} has shape {list(one.shape)} there and '
+                f'{list(other.shape)} here'
+            )
+        if one.is_floating_point() != other.is_floating_point():
+            return f'{name} is of type {one.dtype} there, {other.dtype} here'
+    return None
+
+
+def check_tensors(
+    file: str,
+    found: AdapterFile,
+    model: nn.Module,
+    own: Mapping[str, Tensor],
+) -> None:
+    """Compare names, shapes and kinds of all tensors.
+
+    Args:
+        file: For the sentence.
+        found: What was read of it.
+        model: The model, not wrapped.
+        own: What an adapter file of it has.
+
+    Raises:
+        AdapterError: If they differ.
+    """
+    gone = found.info['tuners'].keys() - tuners_of(model).keys()
+    if gone:
+        raise AdapterError(
+            f'{file} is of a model with a tuner at {sorted(gone)}: use the '
+            'config that it was trained with'
+        )
+    problem = difference(found.tensors, own)
+    if problem:
+        raise AdapterError(_misfit(file, model, problem))
+
+
+def _misfit(file: str, model: nn.Module, problem: str) -> str:
+    return (
+        f'{file} does not fit this {type(model).__name__}: {problem}. Use the '
+        'config that it was trained with'
+    )
