@@ -14,6 +14,7 @@ from .version import __version__
 # Names of :mod:`.checkpoint.adapters`, imported when they are asked for.
 _ADAPTERS = [
     'adapters',
+    'disabled',
     'load_adapter',
     'save_adapter',
     'set_adapter',

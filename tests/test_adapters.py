@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from swins import FRAMEWORKS, build, images, stir
@@ -15,6 +15,7 @@ from tuner_rows import TUNERS
 
 import mmlowrank
 from mmlowrank import (
+    disabled,
     load_adapter,
     save_adapter,
     set_adapter,
@@ -35,8 +36,9 @@ def base(tmp_path):
         torch.manual_seed(42)
         path = tmp_path / f'{framework}.pth'
         stock = build(framework, 'SwinTransformer')
-        torch.save(dict(state_dict=stock.state_dict()), path)
-        return dict(type='Pretrained', checkpoint=str(path))
+        tensors = {f'backbone.{n}': t for n, t in stock.state_dict().items()}
+        torch.save(dict(state_dict=tensors), path)
+        return ConfigDict(type='Pretrained', checkpoint=str(path))
 
     return write
 
@@ -260,32 +262,94 @@ def test_suffix_is_that_of_the_format(lorand, tmp_path):
         save_adapter(lorand, tmp_path / 'a.pth')
 
 
-QUICK = 'configs/quickstart/mask-rcnn_swin-mini_lorand-b4r8_800it_digits.py'
+@pytest.mark.parametrize('row', TUNERS)
+def test_disabled_is_the_stock_backbone(row, base):
+    kind, options, *_ = TUNERS[row]
+    init_cfg = base('mmdet')
+    stock = make('mmdet', 'SwinTransformer', {}, init_cfg)
+    model = make('mmdet', kind, options, init_cfg, seed=5)
+    stir(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * parameter.requires_grad
+    tuned = copy.deepcopy(model)
+    model.eval()
+    with disabled(model):
+        assert same(model, stock)
+    assert same(model, tuned)
+    # With models around, and after an error.
+    with pytest.raises(ZeroDivisionError), disabled(Detector(model)):
+        assert same(model, stock)
+        raise ZeroDivisionError
+    assert same(model, tuned)
 
 
-def test_the_inferencer_of_mmdet(digit_swin, tmp_path, monkeypatch):
-    """The same predictions as from the checkpoint, to the bit."""
+def test_what_was_trained_over_is_not_guessed():
+    for kind, options in (('BitFit', {}), ('LoRand', {})):
+        model = build('mmdet', f'mmlowrank.Swin{kind}', **options)
+        if kind == 'LoRand':
+            with disabled(model):
+                model(images())
+            continue
+        with (
+            pytest.raises(RuntimeError, match=r'no init_cfg names'),
+            disabled(model),
+        ):
+            pass
+
+
+def in_mmdet(config, weights, image):
     from mmdet.apis import DetInferencer
 
-    init_default_scope('mmdet')
+    inferencer = DetInferencer(config, weights, device='cpu')
+    (found,) = inferencer(image, no_save_vis=True)['predictions']
+    return found['scores'] + found['bboxes']
+
+
+def in_mmseg(config, weights, image):
+    from mmseg.apis import MMSegInferencer
+
+    inferencer = MMSegInferencer(config, weights, device='cpu')
+    return inferencer(image)['predictions'].tolist()
+
+
+def in_mmpretrain(config, weights, image):
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    inferencer = ImageClassificationInferencer(config, weights, 'cpu')
+    (found,) = inferencer(image)
+    return [*found['pred_scores'], found['pred_class']]
+
+
+@pytest.mark.parametrize(
+    'scope, leaf, infer',
+    [
+        ('mmdet', 'mask-rcnn_swin-mini_lorand-b4r8_800it_digits', in_mmdet),
+        ('mmseg', 'upernet_swin-mini_lorand-b4r8_1200it_digits', in_mmseg),
+        ('mmpretrain', 'swin-mini_lora-r8_30e_digits-turned', in_mmpretrain),
+    ],
+)
+def test_inferencers(scope, leaf, infer, digit_swin, tmp_path, monkeypatch):
+    """The same predictions as from the checkpoint, to the bit."""
     monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
-    cfg = Config.fromfile(ROOT / QUICK)
+    init_default_scope(scope)
+    cfg = Config.fromfile(ROOT / f'configs/quickstart/{leaf}.py')
     model = MODELS.build(cfg.model)
     model.init_weights()
     stir(model.backbone)
-    model.dataset_meta = dict(classes=[*map(str, range(10))])
+    model.dataset_meta = dict(
+        classes=[*map(str, range(10))], palette=[[i, 0, 0] for i in range(10)]
+    )
     full, small = tmp_path / 'a.pth', tmp_path / 'a.safetensors'
     meta = dict(dataset_meta=model.dataset_meta)
     torch.save(dict(meta=meta, state_dict=model.state_dict()), full)
     save_adapter(model, small)
-    assert small.stat().st_size < full.stat().st_size / 2
-    cfg.dump(tmp_path / 'config.py')
+    assert small.stat().st_size < full.stat().st_size / 1.5
+    config = tmp_path / 'config.py'
+    cfg.dump(config)
     image = images(1)[0].permute(1, 2, 0).mul(50).byte().numpy()
-    found = [
-        DetInferencer(str(tmp_path / 'config.py'), str(weights), device='cpu')(
-            image, no_save_vis=True
-        )['predictions'][0]
-        for weights in (full, small)
-    ]
-    assert found[0]['scores']
-    assert found[0] == found[1]
+    one, other = (
+        infer(str(config), str(weights), image) for weights in (full, small)
+    )
+    assert len(one) > 0
+    assert one == other

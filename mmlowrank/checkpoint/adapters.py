@@ -19,8 +19,8 @@ adapter was trained on, or has loaded them as its ``init_cfg`` says.
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from ..tuners import CHILD, tuners_of
+from ..tuners import CHILD, Tuner, tuners_of
 from ..tuners.written import checkpoint_of
 from ..version import __version__
 from . import adapter_file
@@ -148,6 +148,57 @@ def adapters(model: nn.Module) -> dict[str, bool]:
     """Return the names of the adapters in memory -> whether it is active."""
     kept = _kept(_unwrapped(model))
     return {name: name == kept['active'] for name in kept['states']}
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Let tuned backbones compute what the stock ones do, to the bit.
+
+    Neck and heads stay as they are. The stock backbones share the frozen
+    weights; where the method trains some of them, as E3VA does the output
+    norms, these are read again from the checkpoint that ``init_cfg`` names.
+
+    Args:
+        model: With backbones that were built from a config.
+
+    Raises:
+        RuntimeError: If nothing says what a trained weight was before.
+    """
+    tuned = [t.backbone for t in tuners_of(_unwrapped(model)).values()]
+    stocks = [_stock(getattr(backbone, CHILD)) for backbone in tuned]
+    for backbone, stock in zip(tuned, stocks, strict=True):
+        backbone.forward = stock.forward
+    try:
+        yield
+    finally:
+        for backbone in tuned:
+            del backbone.forward
+
+
+def _stock(tuner: Tuner) -> nn.Module:
+    """Return the stock backbone with the weights that a tuner started from."""
+    if tuner.build_stock is None:
+        raise RuntimeError(
+            f'{type(tuner).__name__} was not attached by a config, so nothing '
+            'says how its stock backbone is built: use TunedBackbone'
+        )
+    backbone, stock = tuner.backbone, tuner.build_stock()
+    frozen = tuner.frozen()
+    changed = [name for name in tuner.stock_weights() if name not in frozen]
+    if changed and checkpoint_of(stock) is None:
+        raise RuntimeError(
+            f'{type(tuner).__name__} trained {changed[0]} of the backbone '
+            f'({len(changed)} tensors in all), and no init_cfg names the '
+            'weights that it started from: set it in the config'
+        )
+    if changed:
+        stock.init_weights()
+    device = next(backbone.parameters()).device
+    stock.to(device).train(backbone.training)
+    own = stock.state_dict()
+    shared = {name: t for name, t in frozen.items() if name in own}
+    stock.load_state_dict(shared, strict=False, assign=True)
+    return stock
 
 
 def trainable_summary(model: nn.Module) -> dict[str, int]:

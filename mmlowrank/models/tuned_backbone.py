@@ -8,6 +8,7 @@ state-dict keys and every method of the stock class stay as they are.
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -18,7 +19,7 @@ from torch import nn
 from ..checkpoint import swin
 from ..checkpoint.adapter_checks import accept_adapters
 from ..registry import MODELS, TUNERS, resolve, type_name
-from ..tuners import Tuner
+from ..tuners import CHILD, Tuner
 from .stack_shared_vit import stock_vit_config
 
 
@@ -75,7 +76,11 @@ def TunedBackbone(
         backbone['init_cfg'] = dict(type='Pretrained', checkpoint=pretrained)
     if convert_weights:
         backbone['convert_weights'] = True
-    tuned = _build_tuner(tuner).attach(build_stock(backbone), **trunk)
+    stock = build_stock(backbone)
+    # The class, because another scope may be building by then.
+    again = partial(build_stock, dict(backbone, type=type(stock)))
+    tuned = _build_tuner(tuner).attach(stock, **trunk)
+    getattr(tuned, CHILD).build_stock = again
     return accept_adapters(tuned)
 
 

@@ -8,7 +8,7 @@ ask the tuner; nothing is guessed from a parameter's name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -50,11 +50,13 @@ class Tuner(nn.Module, ABC):
             pass; activation checkpointing leaves such a trunk alone.
         arguments: Those it was built with, defaults included; none if it was
             not built from a config.
+        build_stock: Builds the stock backbone again; as above.
     """
 
     backbone: nn.Module
     repeatable = True
     arguments: Mapping[str, Any] = MappingProxyType({})
+    build_stock: Callable[[], nn.Module] | None = None
 
     # -- what a method defines --------------------------------------------
 
@@ -194,11 +196,8 @@ class Tuner(nn.Module, ABC):
         for name, parameter in parameters.items():
             if parameter.requires_grad == (name in owned):
                 continue
-            state, duty = (
-                ('trains', 'freezes')
-                if name not in owned
-                else ('is frozen', 'trains')
-            )
+            states = ('is frozen', 'trains')
+            state, duty = states if name in owned else ('trains', 'freezes')
             raise RuntimeError(
                 f"backbone parameter '{name}' {state}, but the tuner "
                 f'{type(self).__name__} {duty} it. Something changed '
