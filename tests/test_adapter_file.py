@@ -77,6 +77,10 @@ def test_what_is_written_is_read(path):
     assert {k: found.info[k] for k in INFO} == INFO
     assert is_adapter(path)
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+    # Who may read it is for the umask to say, as of other files.
+    other = path.with_name('other')
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode
 
 
 def test_one_tensor_under_two_names_is_written_once(tmp_path):

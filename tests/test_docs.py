@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+import mmlowrank
 from mmlowrank.engine import launch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,11 +62,26 @@ def test_the_script_of_deploy_runs(config, tmp_path, monkeypatch):
 
 
 PAGES = (
+    'adapters.md',
     'getting_started.md',
     'own_data.md',
     'several_machines.md',
     'troubleshooting.md',
 )
+
+
+def test_what_the_page_of_adapters_imports_is_there():
+    blocks = [b for b in pages.blocks('adapters.md') if b.language == 'python']
+    names = re.findall(
+        r'^from mmlowrank import (.*)$',
+        '\n'.join(b.text for b in blocks),
+        re.M,
+    )
+    assert len(names) == 3
+    for name in ', '.join(names).split(', '):
+        assert callable(getattr(mmlowrank, name))
+
+
 # What makes the commands of docs/getting_started.md end in seconds.
 SHORT = {
     'mask-rcnn': [

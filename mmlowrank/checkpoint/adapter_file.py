@@ -99,7 +99,7 @@ def write(
         tensors: Name -> tensor; those in the same memory are written once.
         info: The text; ``version`` and ``aliases`` are filled in.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kept, aliases, first = {}, {}, {}
     for name, tensor in tensors.items():
@@ -113,8 +113,9 @@ def write(
     info = dict(info, version=VERSION, aliases=aliases)
     text = json.dumps(info, sort_keys=True)
     metadata = dict(format=FORMAT, adapter=text, sha256=_digest(text, kept))
+    # Not save_file, whose files only their owner may read.
     with whole_file(path) as draft:
-        save_file(kept, draft, metadata)
+        draft.write_bytes(save(kept, metadata))
 
 
 def is_adapter(path: str | os.PathLike) -> bool:
