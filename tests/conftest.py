@@ -47,6 +47,41 @@ def digit_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# A classifier that trains in a second.
+_CLASSIFIER = """
+_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
+train_cfg = dict(max_epochs=1, val_interval=1)
+train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
+val_dataloader = dict(dataset=dict(indices=40))
+test_dataloader = val_dataloader
+"""
+
+
+@pytest.fixture
+def classifier(
+    tmp_path: Path,
+    digit_scenes: Path,
+    digit_swin: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., None]:
+    """Call a tool on a small classifier, whose config is ``config.py``.
+
+    Lines may be added to the config with ``more``.
+    """
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
+    monkeypatch.chdir(ROOT)
+    config = tmp_path / 'config.py'
+
+    def call(name: str, *words: object, more: str = '') -> None:
+        config.write_text(_CLASSIFIER.format(root=ROOT) + more)
+        words = [name, config, *words]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+        runpy.run_path(f'tools/{name}', run_name='__main__')
+
+    return call
+
+
 @pytest.fixture
 def group_of_one(tmp_path: Path) -> Iterator[None]:
     """A gloo process group of this process alone."""

@@ -11,30 +11,20 @@ import torch
 from mmlowrank.checkpoint.adapter_file import AdapterError, read
 
 ROOT = Path(__file__).resolve().parents[1]
-LEAF = """
-_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
-train_cfg = dict(max_epochs=3, val_interval=1)
-train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
-val_dataloader = dict(dataset=dict(indices=40))
-test_dataloader = val_dataloader
+MORE = """
+train_cfg['max_epochs'] = 3
 default_hooks = dict(checkpoint=dict(
     interval=1, max_keep_ckpts=2, save_best='accuracy/top1', rule='greater'))
 """
 
 
 @pytest.fixture
-def tool(tmp_path, digit_scenes, digit_swin, monkeypatch):
-    """Run a tool on a small classifier, with lines added to its config."""
-    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
-    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
-    monkeypatch.chdir(ROOT)
-    config = tmp_path / 'config.py'
+def tool(classifier, tmp_path):
+    """Run a tool on the classifier, in one work dir."""
 
     def call(name, *words, more=''):
-        config.write_text(LEAF.format(root=ROOT) + more)
-        words = [name, config, *words, '--work-dir', tmp_path / 'work']
-        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
-        runpy.run_path(f'tools/{name}', run_name='__main__')
+        words = (*words, '--work-dir', tmp_path / 'work')
+        classifier(name, *words, more=MORE + more)
 
     return call
 

@@ -1,9 +1,7 @@
 """From which checkpoint a run goes on, and from which it does not."""
 
 import logging
-import runpy
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,12 +105,8 @@ def test_a_copy_leaves_the_best_of_the_original_alone(tmp_path):
     assert checkpoints.best_ckpt_path == f'{copy}/best_acc_epoch_1.pth'
 
 
-LEAF = """
-_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
+MORE = """
 train_cfg = dict(max_epochs=2, val_interval=2)
-train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
-val_dataloader = dict(dataset=dict(indices=8))
-test_dataloader = val_dataloader
 default_hooks = dict(checkpoint=dict(interval=1))
 model = dict(backbone=dict(tuner=dict({tuner})))
 """
@@ -120,18 +114,12 @@ LORA = "type='LoRA', rank=8"
 
 
 @pytest.fixture
-def train(tmp_path, digit_scenes, digit_swin, monkeypatch):
-    """Train a small classifier with a tuner, in one folder."""
-    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
-    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
-    monkeypatch.chdir(ROOT)
-    config = tmp_path / 'config.py'
+def train(classifier, tmp_path):
+    """Train the classifier with a tuner, in one folder."""
 
     def call(*words, tuner=LORA):
-        config.write_text(LEAF.format(root=ROOT, tuner=tuner))
-        words = ['train.py', config, '--work-dir', tmp_path / 'work', *words]
-        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
-        runpy.run_path('tools/train.py', run_name='__main__')
+        words = ('--work-dir', tmp_path / 'work', *words)
+        classifier('train.py', *words, more=MORE.format(tuner=tuner))
         return tmp_path / 'work'
 
     return call

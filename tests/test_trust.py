@@ -2,24 +2,12 @@
 
 import argparse
 import os
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.checkpoint.whole_file import whole_file
-
-ROOT = Path(__file__).resolve().parents[1]
-LEAF = """
-_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
-train_cfg = dict(max_epochs=1, val_interval=1)
-train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
-val_dataloader = dict(dataset=dict(indices=8))
-test_dataloader = val_dataloader
-"""
 
 
 class Hostile:
@@ -32,23 +20,6 @@ class Hostile:
         return os.mkdir, (str(self.folder),)
 
 
-@pytest.fixture
-def call(tmp_path, digit_scenes, digit_swin, monkeypatch):
-    """Run a tool on a small classifier."""
-    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
-    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
-    monkeypatch.chdir(ROOT)
-    config = tmp_path / 'config.py'
-
-    def call(name, *words):
-        config.write_text(LEAF.format(root=ROOT))
-        words = [name, config, *words]
-        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
-        runpy.run_path(f'tools/{name}', run_name='__main__')
-
-    return call
-
-
 def spoilt(path, folder):
     """Copy a checkpoint and put something hostile into it."""
     checkpoint = torch.load(path, weights_only=False)
@@ -58,10 +29,12 @@ def spoilt(path, folder):
     return new
 
 
-def test_every_door_of_the_tools(call, digit_swin, tmp_path, monkeypatch):
+def test_every_door_of_the_tools(
+    classifier, digit_swin, tmp_path, monkeypatch
+):
     work, made = tmp_path / 'work', tmp_path / 'made'
     words = ('--work-dir', work)
-    call('train.py', *words)
+    classifier('train.py', *words)
     bad = spoilt(work / 'epoch_1.pth', made)
     doors = [
         ('test.py', bad, *words),
@@ -72,7 +45,7 @@ def test_every_door_of_the_tools(call, digit_swin, tmp_path, monkeypatch):
     ]
     for door in doors:
         with pytest.raises(RuntimeError, match=r'object of \S*mkdir.*--trust'):
-            call(*door)
+            classifier(*door)
         assert not made.exists(), door
     # The backbone's, through the reader of Swins.
     pretrained = tmp_path / 'swin.pth'
@@ -80,11 +53,29 @@ def test_every_door_of_the_tools(call, digit_swin, tmp_path, monkeypatch):
     torch.save(dict(weights, args=argparse.Namespace(lr=1)), pretrained)
     monkeypatch.setenv('DIGIT_SWIN', str(pretrained))
     with pytest.raises(RuntimeError, match=r'argparse\.Namespace.*--trust'):
-        call('train.py', *words)
-    call('train.py', *words, '--trust')
+        classifier('train.py', *words)
+    classifier('train.py', *words, '--trust')
     assert not made.exists()
-    call('test.py', bad, *words, '--trust')
+    classifier('test.py', bad, *words, '--trust')
     assert made.exists()
+
+
+SCHEDULES = """
+param_scheduler = [
+    dict(type='OneCycleLR', eta_max=1e-3, total_steps=9, by_epoch=False),
+    dict(type='ReduceOnPlateauLR', monitor='loss', rule='less')]
+custom_hooks = [dict(type='EMAHook')]
+"""
+
+
+def test_what_mmengine_writes_is_read(classifier, tmp_path):
+    """Also schedules that keep a function of their own."""
+    words = ('--work-dir', tmp_path / 'work')
+    classifier('train.py', *words, more=SCHEDULES)
+    more = SCHEDULES + "train_cfg['max_epochs'] = 2\n"
+    classifier('train.py', *words, '--resume', more=more)
+    checkpoint = tmp_path / 'work' / 'epoch_2.pth'
+    classifier('test.py', checkpoint, *words, more=SCHEDULES)
 
 
 def test_nothing_is_changed_for_others(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
+from mmlowrank.checkpoint.loading import load_exactly
 from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.engine import launch
 from mmlowrank.engine.data_files import image_backend, innermost_datasets
@@ -140,7 +141,9 @@ def test(args: argparse.Namespace) -> None:
     if args.out:
         dump(cfg, args.out)
     runner = launch.start(cfg, splits=('test',))
-    launch.load_exactly(runner, args.checkpoint, args.force)
+    # Hooks are not told: that of a moving average is not ready yet, and its
+    # average is what mmengine saves as the weights.
+    load_exactly(launch.model_of(runner), args.checkpoint, args.force)
     runner.test()
     launch.leave_process_group()
 

@@ -2,8 +2,9 @@
 
 A ``.pth`` file is a pickle, and a pickle may call any function when it is
 read. PyTorch reads tensors and plain values of it and refuses the rest
-(``weights_only=True``); mmengine tries that, with its own types allowed, and
-then reads everything after all. Under :func:`unpickling` it does not.
+(``weights_only=True``); mmengine tries that, with most of its own types
+allowed, and then reads everything after all. Under :func:`unpickling` it does
+not.
 """
 
 import os
@@ -11,8 +12,12 @@ import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
 from mmengine.utils import digit_version
 
 # Read by torch.load each time.
@@ -34,6 +39,20 @@ def forbidden(error: Exception) -> str | None:
     return named[1] if named else None
 
 
+def _of_mmengine() -> list[Any]:
+    """Return what mmengine's own checkpoints have beside tensors.
+
+    The history of the log with its arrays, and a function of one schedule:
+    ``getattr`` of its class. What that returns is called only if it is here.
+    """
+    core = np._core if hasattr(np, '_core') else np.core
+    arrays = [np.ndarray, np.dtype, core.multiarray._reconstruct]
+    arrays.append(core.multiarray.scalar)
+    kinds = ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')
+    arrays += [type(np.dtype(kind)) for kind in kinds]
+    return [*arrays, HistoryBuffer, OneCycleParamScheduler, getattr, slice]
+
+
 @contextmanager
 def unpickling(trust: bool = False) -> Iterator[None]:
     """Refuse pickles with more than tensors and plain values.
@@ -53,7 +72,8 @@ def unpickling(trust: bool = False) -> Iterator[None]:
         return
     os.environ[_VARIABLE] = '1'
     try:
-        yield
+        with torch.serialization.safe_globals(_of_mmengine()):
+            yield
     except pickle.UnpicklingError as error:
         named = forbidden(error)
         if named is None:

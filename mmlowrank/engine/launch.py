@@ -16,11 +16,10 @@ from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, HOOKS, LOOPS, RUNNERS
-from mmengine.runner import Runner, TestLoop, ValLoop, load_checkpoint
+from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import distributed, nn
 
 from .. import config_packages
-from ..checkpoint.adapter_checks import forced
 from ..checkpoint.trust import TRUST
 from ..ops import in_use
 from ..registry import resolve
@@ -154,39 +153,13 @@ def leave_process_group() -> None:
         distributed.destroy_process_group()
 
 
-def load_exactly(runner: Runner, checkpoint: str, force: bool = False) -> None:
-    """Load a checkpoint into the runner's model, every tensor of it.
-
-    mmengine's own loading before a test only warns where names or shapes
-    differ, and then tests a model that is partly random. Hooks are not told:
-    that of a moving average is not ready yet, and its average is what
-    mmengine saves as the weights.
-
-    Args:
-        runner: Not run yet.
-        checkpoint: A checkpoint, or an adapter file, whose base the tuned
-            backbone loads.
-        force: Of an adapter file, see :mod:`..checkpoint.adapter_checks`.
-
-    Raises:
-        AdapterError: If an adapter file is damaged or of another base.
-        RuntimeError: If the checkpoint is of another model.
-    """
+def model_of(runner: Runner) -> nn.Module:
+    """Return the runner's model, not wrapped."""
     if not isinstance(runner.model, nn.Module):
         # FlexibleRunner's strategy builds it when the test starts.
         runner.model = runner.strategy.build_model(runner.model)
     model = runner.model
-    model = model.module if is_model_wrapper(model) else model
-    try:
-        with forced(force):
-            load_checkpoint(model, checkpoint, 'cpu', strict=True)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()]
-        shown = ' '.join(filter(None, lines))[:400]
-        raise RuntimeError(
-            f'{checkpoint} is not a checkpoint of this config: {shown} ... '
-            'Test a checkpoint with the config it was trained with'
-        ) from None
+    return model.module if is_model_wrapper(model) else model
 
 
 def _check_dataset(runner: Runner, split: str) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import CheckpointLoader
 
 from mmlowrank import save_adapter, trainable_summary
-from mmlowrank.checkpoint.adapter_checks import forced
 from mmlowrank.checkpoint.adapter_file import AdapterError
+from mmlowrank.checkpoint.loading import load_exactly
 from mmlowrank.checkpoint.merge import plain
 from mmlowrank.checkpoint.trust import TRUST, unpickling
 from mmlowrank.checkpoint.whole_file import whole_file
@@ -69,19 +68,9 @@ def convert(args: argparse.Namespace) -> None:
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(cfg.model)
         try:
-            checkpoint = CheckpointLoader.load_checkpoint(
-                args.checkpoint, 'cpu'
-            )
-            with forced(args.force):
-                model.load_state_dict(checkpoint.get('state_dict', checkpoint))
-        except AdapterError as error:
+            checkpoint = load_exactly(model, args.checkpoint, args.force)
+        except (AdapterError, RuntimeError) as error:
             raise SystemExit(str(error)) from None
-        except RuntimeError as error:
-            lines = ' '.join(str(error).split())[:400]
-            raise SystemExit(
-                f'{args.checkpoint} is not a checkpoint of {args.config}: '
-                f'{lines} ... Give the config it was trained with'
-            ) from None
         meta = plain(checkpoint.get('meta', {}))
         if args.out.suffix == '.pth':
             full = dict(meta=meta, state_dict=model.state_dict())

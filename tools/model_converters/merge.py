@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner import CheckpointLoader
 
+from mmlowrank.checkpoint.adapter_file import AdapterError
+from mmlowrank.checkpoint.loading import load_exactly
 from mmlowrank.checkpoint.merge import backbone_of, merge, save_checked
 from mmlowrank.checkpoint.trust import TRUST, unpickling
 from mmlowrank.models.tuned_backbone import stock_config
@@ -82,17 +83,10 @@ def write(args: argparse.Namespace) -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     tuned = build(cfg)
-    checkpoint = CheckpointLoader.load_checkpoint(
-        args.checkpoint, map_location='cpu'
-    )
     try:
-        tuned.load_state_dict(checkpoint.get('state_dict', checkpoint))
-    except RuntimeError as error:
-        lines = ' '.join(str(error).split())[:400]
-        raise SystemExit(
-            f'{args.checkpoint} is not a checkpoint of {args.config}: '
-            f'{lines} ... Give the config it was trained with'
-        ) from None
+        checkpoint = load_exactly(tuned, args.checkpoint)
+    except (AdapterError, RuntimeError) as error:
+        raise SystemExit(str(error)) from None
     changed = {}
     try:
         merged = merge(tuned)
