@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from swins import ARGS, VIT_ARGS, images, stir
 from torch import nn
 
+from mmlowrank import save_adapter
 from mmlowrank.checkpoint import merge
 from mmlowrank.models.tuned_backbone import stock_config
 
@@ -139,6 +140,55 @@ def test_the_tool_writes_a_checkpoint_that_needs_no_mmlowrank(
     )
     assert code == 0, output
     assert f"'classes': {CLASSES}" in output
+
+
+INFERENCE = """
+import sys
+sys.modules['mmlowrank'] = None
+from mmpretrain.apis import ImageClassificationInferencer
+found = ImageClassificationInferencer(
+    'config.py', 'checkpoint.pth', 'cpu')(sys.argv[1])
+print('scores', [round(float(x), 4) for x in found[0]['pred_scores']])
+"""
+
+
+def test_a_folder_needs_no_mmlowrank(
+    tmp_path, digit_scenes, digit_swin, monkeypatch, capsys
+):
+    """Checkpoint and config, in a process that cannot import it."""
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    monkeypatch.setenv('DIGIT_SWIN', str(digit_swin))
+    leaf = 'configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
+    cfg = Config.fromfile(ROOT / leaf)
+    init_default_scope('mmpretrain')
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    stir(model.backbone)
+    adapter, out = tmp_path / 'a.safetensors', tmp_path / 'out'
+    save_adapter(model, adapter)
+    picture = next((digit_scenes / 'digits' / 'val').rglob('*.*'))
+    words = [TOOL, ROOT / leaf, adapter, out, '--size', 40]
+    words += ['--image', picture]
+    monkeypatch.setattr(sys, 'argv', [*map(str, words)])
+    runpy.run_path(str(TOOL), run_name='__main__')
+    said = capsys.readouterr().out
+    assert 'run on a 40 x 40 image: outputs differ by at most' in said
+    assert f'{out}/config.py: for tests and inferencers' in said
+    assert sorted(p.name for p in out.iterdir()) == [
+        'checkpoint.pth',
+        'config.py',
+    ]
+    assert 'mmlowrank' not in (out / 'config.py').read_text()
+    monkeypatch.chdir(out)
+    code, output = run('-c', INFERENCE, picture)
+    assert code == 0, output
+    (expected,) = ImageClassificationInferencer(
+        str(ROOT / leaf), str(adapter), 'cpu'
+    )(str(picture))
+    scores = [round(float(x), 4) for x in expected['pred_scores']]
+    assert f'scores {scores}' in output
 
 
 def tuned_config(config):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..nn import AdaptiveMixing, LORSLinear
@@ -17,6 +18,21 @@ from .whole_file import whole_file
 
 # Of the largest output: merging rounds each float32 weight once.
 TOLERANCE = 1e-4
+# Keys of a config that testing and inferencers read.
+_OF_TESTS = (
+    'default_scope',
+    'model',
+    'data_preprocessor',
+    'test_dataloader',
+    'test_evaluator',
+    'test_cfg',
+    'test_pipeline',
+    'tta_model',
+    'tta_pipeline',
+    'visualizer',
+    'env_cfg',
+    'log_level',
+)
 
 
 class Merged(NamedTuple):
@@ -179,6 +195,21 @@ def save_checked(
                 'with mmlowrank instead'
             )
     return difference
+
+
+def plain_config(cfg: Config) -> tuple[Config, list[str]]:
+    """Return what a test of the plain model and inferencers need of a config.
+
+    Args:
+        cfg: With the plain model in it.
+
+    Returns:
+        The config, and the keys that are left out because what they name is
+        of mmlowrank, as its data sets are.
+    """
+    found = {key: cfg[key] for key in _OF_TESTS if key in cfg}
+    ours = [key for key in found if 'mmlowrank' in repr(found[key])]
+    return Config({k: v for k, v in found.items() if k not in ours}), ours
 
 
 def backbone_of(model: nn.Module) -> nn.Module:

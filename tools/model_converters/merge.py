@@ -1,25 +1,34 @@
 """Merge what was added to a model into plain weights.
 
 python tools/model_converters/merge.py CONFIG CHECKPOINT OUT [--size 224]
+    [--image FILE]
 
 A backbone tuned by a method that is linear in its inputs (LoRA, RLRR, SSF,
 FacT, ARC) or trains stock tensors only (Full, BitFit, ...) becomes the stock
 backbone, which needs no mmlowrank; other methods are refused with the
 reason. A decoder with LORS becomes plain AdaMixer, a StackSharedViT
 mmpretrain's VisionTransformer. OUT is loaded into the plain model and run
-before it gets its name; what changes in the config is printed.
+before it gets its name; what changes in the config is printed. If OUT is the
+name of a folder, it gets checkpoint.pth and a config.py for testing and for
+inferencers, neither of which needs mmlowrank.
 """
 
 import argparse
 from pathlib import Path
 
+import mmcv
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import MODELS, DefaultScope
 
 from mmlowrank.checkpoint.adapter_file import AdapterError
 from mmlowrank.checkpoint.loading import load_exactly
-from mmlowrank.checkpoint.merge import backbone_of, merge, save_checked
+from mmlowrank.checkpoint.merge import (
+    backbone_of,
+    merge,
+    plain_config,
+    save_checked,
+)
 from mmlowrank.checkpoint.trust import TRUST, unpickling
 from mmlowrank.models.tuned_backbone import stock_config
 from mmlowrank.tuners import CannotMerge
@@ -30,7 +39,13 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config the model was trained with')
     parser.add_argument('checkpoint', help='checkpoint to merge')
-    parser.add_argument('out', type=Path, help='checkpoint to write')
+    parser.add_argument(
+        'out', type=Path, help='checkpoint (.pth) or folder to write'
+    )
+    parser.add_argument(
+        '--image',
+        help='file that both models are compared on; default: random numbers',
+    )
     parser.add_argument(
         '--size',
         type=int,
@@ -45,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--trust', action='store_true', help=TRUST)
     args = parser.parse_args()
-    for name in (args.config, args.checkpoint):
+    for name in filter(None, (args.config, args.checkpoint, args.image)):
         if not Path(name).is_file():
             raise SystemExit(f'There is no file {name}')
     if args.out.exists():
@@ -55,13 +70,21 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def image(backbone: torch.nn.Module, size: int | None) -> torch.Tensor:
-    """Return a random image that the backbone takes: (1, 3, h, w)."""
-    shape = getattr(backbone, 'img_size', (224, 224))
+def image(
+    model: torch.nn.Module, size: int | None, file: str | None
+) -> torch.Tensor:
+    """Return an image that the backbone takes: (1, 3, h, w)."""
+    shape = getattr(backbone_of(model), 'img_size', (224, 224))
     if size is not None:
         shape = (size, size)
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(1, 3, *shape, generator=generator)
+    if file is None:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(1, 3, *shape, generator=generator)
+    height, width = shape
+    picture = mmcv.imresize(mmcv.imread(file), (width, height))
+    inputs = torch.from_numpy(picture).permute(2, 0, 1)
+    data = dict(inputs=[inputs], data_samples=None)
+    return model.data_preprocessor(data)['inputs']
 
 
 def build(cfg: Config) -> torch.nn.Module:
@@ -103,21 +126,30 @@ def write(args: argparse.Namespace) -> None:
         cfg.model[name] = ConfigDict(part)
     plain = build(cfg)
     meta = dict(dataset_meta=checkpoint.get('meta', {}).get('dataset_meta'))
-    x = image(backbone_of(plain), args.size)
+    x = image(plain, args.size, args.image)
+    folder = args.out.suffix != '.pth'
+    out = args.out / 'checkpoint.pth' if folder else args.out
     try:
         difference = save_checked(
-            merged.state_dict, meta, args.out, tuned, plain, x
+            merged.state_dict, meta, out, tuned, plain, x
         )
     except RuntimeError as error:
         raise SystemExit(str(error)) from None
     print(
-        f'{args.out}: {len(merged.state_dict)} tensors. Read back into the '
+        f'{out}: {len(merged.state_dict)} tensors. Read back into the '
         f'plain model and run on a {x.shape[2]} x {x.shape[3]} image: outputs '
         f'differ by at most {difference:.1e} of the largest. In the config, '
         f'the model now has\n{Config(changed).pretty_text}'
     )
     if merged.stays:
         print(f'The backbone stays as it was: {merged.stays}')
+    if folder:
+        kept, left_out = plain_config(cfg)
+        kept.dump(args.out / 'config.py')
+        print(
+            f'{args.out}/config.py: for tests and inferencers'
+            + (f', without {", ".join(left_out)}' if left_out else '')
+        )
 
 
 if __name__ == '__main__':
