@@ -84,7 +84,10 @@ def test_there_and_back(tool, tmp_path, capsys):
     assert not (tmp_path / 'b.pth').exists()
 
 
-EMA = "custom_hooks = [dict(type='EMAHook', momentum=0.5)]\n"
+EMA = """
+custom_hooks = [
+    dict(type='EMAHook', ema_type='mmlowrank.TrainedEMA', momentum=0.5)]
+"""
 
 
 def test_files_come_and_go_with_checkpoints(tool, tmp_path):

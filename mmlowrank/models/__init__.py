@@ -1,5 +1,6 @@
 """Models that a config names with ``type='mmlowrank.X'``."""
 
+from .averaged import TrainedEMA
 from .mmdet_only import (
     AdaMixer,
     AdaMixerDecoder,
@@ -45,5 +46,6 @@ __all__ = [
     'SwinPartial',
     'SwinRLRR',
     'SwinSSF',
+    'TrainedEMA',
     'TunedBackbone',
 ]
