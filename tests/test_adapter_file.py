@@ -6,7 +6,9 @@ import pickle
 import random
 import re
 import resource
+import signal
 import struct
+import time
 
 import pytest
 import torch
@@ -111,6 +113,28 @@ def test_an_interrupted_write_leaves_what_was_there(path, monkeypatch):
         write(path, {'a.b': torch.zeros(2)}, INFO)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_killed_while_it_is_written(tmp_path):
+    """200 times, at any moment: the file is the last whole one."""
+    path = tmp_path / 'a.safetensors'
+    write(path, {'a.b': torch.zeros(50_000)}, INFO)
+    chance, seen = random.Random(0), set()
+    for _ in range(200):
+        child = os.fork()
+        if child == 0:
+            value = max(seen, default=0)
+            while True:
+                value += 1
+                write(path, {'a.b': torch.full((50_000,), value)}, INFO)
+        time.sleep(chance.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        (value,) = set(read(path).tensors['a.b'].tolist())
+        seen.add(int(value))
+        left = {p.name for p in tmp_path.iterdir()}
+        assert left <= {path.name, f'{path.name}.part'}
+    assert len(seen) > 20
 
 
 def test_fingerprints():

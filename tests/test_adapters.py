@@ -257,6 +257,16 @@ def test_neck_head_and_statistics_are_in_it(lorand, tmp_path):
         load_adapter(Detector(copy.deepcopy(lorand), 4), file)
 
 
+def test_three_lines(lorand, file, base):
+    """Build, load, use: the base comes from init_cfg."""
+    torch.manual_seed(11)
+    model = build('mmdet', 'mmlowrank.SwinLoRand', init_cfg=base('mmdet'))
+    load_adapter(model, file)
+    assert same(model, lorand)
+    with pytest.raises(ValueError, match="'original' is what the model had"):
+        load_adapter(model, file, name='original')
+
+
 def test_suffix_is_that_of_the_format(lorand, tmp_path):
     with pytest.raises(ValueError, match=r'ends in \.safetensors'):
         save_adapter(lorand, tmp_path / 'a.pth')

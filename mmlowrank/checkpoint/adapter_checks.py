@@ -75,7 +75,7 @@ def _complete(
     if info is None:
         return
     tuner, file = getattr(backbone, CHILD), local_metadata['adapter_file']
-    check_tuner(file, info, f'{prefix}{CHILD}', tuner, load=True)
+    check_tuner(file, info, f'{prefix}{CHILD}', tuner)
     owned, own = tuner.owned(), backbone.state_dict()
     claimed = {n for n in state_dict if n.startswith(prefix)}
     wanted = {f'{prefix}{n}': t for n, t in own.items() if n in owned}
@@ -99,17 +99,16 @@ def base_of(tuner: Tuner) -> str:
     )
 
 
-def check_tuner(
-    file: str, info: dict, path: str, tuner: Tuner, load: bool = False
-) -> None:
+def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
     """Compare type, arguments and base of a tuner with the file's.
+
+    The base is loaded, as ``init_cfg`` says, if nothing has loaded it yet.
 
     Args:
         file: For the sentence.
         info: The text of the file.
         path: Of the tuner in the model.
         tuner: The tuner.
-        load: Load the base if nothing has yet.
 
     Raises:
         AdapterError: If they differ and it is not :func:`forced`.
@@ -134,7 +133,7 @@ def check_tuner(
     if problems:
         _refuse(f'{file} was trained with other arguments of {kind}', problems)
     base = base_of(tuner)
-    if base != saved['base'] and load and not tuner.has_base():
+    if base != saved['base'] and not tuner.has_base():
         tuner.init_backbone_weights()
         base = base_of(tuner)
     if base != saved['base']:

@@ -88,12 +88,12 @@ def load_adapter(
 ) -> str:
     """Load a file and make it the active adapter of a model.
 
-    The base is not touched, nothing is changed unless all fits, and what the
+    Frozen weights that nothing has loaded yet are, as ``init_cfg`` says; else
+    the base is not touched. Nothing is changed unless all fits, and what the
     model had stays: :func:`set_adapter` goes back to it.
 
     Args:
-        model: Built from the config that the adapter was trained with, its
-            pre-trained weights loaded.
+        model: Built from the config that the adapter was trained with.
         file: Of :func:`save_adapter` or ``AdapterCheckpointHook``.
         name: For :func:`set_adapter`; default: the file's, without its end.
         force: Only warn where the base or the arguments of a tuner differ.
@@ -103,16 +103,20 @@ def load_adapter(
 
     Raises:
         AdapterError: If the file is damaged, or of another model or base.
+        ValueError: If the name is ``'original'``.
     """
     model = _unwrapped(model)
+    name = Path(file).stem if name is None else name
+    if name == ORIGINAL:
+        raise ValueError(
+            f"'{ORIGINAL}' is what the model had before: pass another name"
+        )
     found = adapter_file.read(file)
     with forced() if force else nullcontext():
         for path, tuner in tuners_of(model).items():
             check_tuner(str(file), found.info, path, tuner)
     check_tensors(str(file), found, model, own_state(model))
     kept = _kept(model)
-    if name is None:
-        name = Path(file).stem
     _put_aside(model)
     kept['states'][name] = found.tensors
     kept['active'] = name
