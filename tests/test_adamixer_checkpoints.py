@@ -249,7 +249,10 @@ def test_the_converter_writes_files_both_ways(run, tmp_path):
     assert back['meta'] == dict(CLASSES=('cat',))
     assert all(torch.equal(back['state_dict'][k], state[k]) for k in state)
     words = (third, second, '--to-original')
+    assert 'b.pth exists; remove it' in run(CONVERT, *words, fails=True)
+    words = (third, tmp_path / 'd.pth', '--to-original')
     assert 'are unknown' in run(CONVERT, *words, fails=True)
+    assert not (tmp_path / 'd.pth').exists()
 
 
 @pytest.mark.parametrize('tuner', [None, 'LoRA', 'LoRand'])
