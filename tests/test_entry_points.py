@@ -2,9 +2,7 @@
 
 import os
 import pickle
-import runpy
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,50 +11,26 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[1]
-LEAF = """
-_base_ = '{root}/configs/quickstart/swin-mini_lora-r8_30e_digits-turned.py'
-model = dict(backbone=dict(backbone=dict(init_cfg=None)))
-train_cfg = dict(max_epochs=1, val_interval=1)
-train_dataloader = dict(dataset=dict(indices=[*range(0, 1297, 40)]))
-val_dataloader = dict(dataset=dict(indices=8))
-test_dataloader = val_dataloader
-"""
-
-
-@pytest.fixture
-def tool(tmp_path, digit_scenes, monkeypatch):
-    """Run a tool on a small classifier, with lines added to its config."""
-    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
-    monkeypatch.chdir(ROOT)
-    config = tmp_path / 'config.py'
-
-    def call(name, *words, more=''):
-        config.write_text(LEAF.format(root=ROOT) + more)
-        words = [name, config, *words]
-        monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
-        runpy.run_path(f'tools/{name}', run_name='__main__')
-
-    return call
 
 
 def log_of(work):
     return '\n'.join(path.read_text() for path in work.glob('*/*.log'))
 
 
-def test_no_validation_is_a_choice(tool, tmp_path):
+def test_no_validation_is_a_choice(classifier, tmp_path):
     nowhere = "\nval_dataloader.update(dataset=dict(data_prefix='nowhere'))\n"
     words = ('--work-dir', tmp_path)
     with pytest.raises(FileNotFoundError, match='nowhere does not exist'):
-        tool('train.py', *words, more=nowhere)
-    tool('train.py', *words, '--no-validate', more=nowhere)
+        classifier('train.py', *words, more=nowhere)
+    classifier('train.py', *words, '--no-validate', more=nowhere)
     assert (tmp_path / 'epoch_1.pth').is_file()
     # Nothing is left to train, and nothing to make up for.
-    tool('train.py', *words, '--no-validate', '--resume', more=nowhere)
+    classifier('train.py', *words, '--no-validate', '--resume', more=nowhere)
     log = log_of(tmp_path)
     assert log.count('Epoch(train)') >= 1
     assert '(val)' not in log
     assert 'validates again' not in log
-    tool('train.py', *words, '--resume')
+    classifier('train.py', *words, '--resume')
     assert 'validates again' in log_of(tmp_path)
 
 
@@ -74,36 +48,36 @@ class CountingRunner(Runner):
         return super().test()
 
 
-def test_the_runner_of_the_config_runs(tool, tmp_path, monkeypatch):
+def test_the_runner_of_the_config_runs(classifier, tmp_path, monkeypatch):
     module = RUNNERS.module_dict
     monkeypatch.setitem(module, 'CountingRunner', CountingRunner)
     monkeypatch.setattr(CountingRunner, 'asked', [])
     kind = "\nrunner_type = 'CountingRunner'\n"
-    tool('train.py', '--work-dir', tmp_path, more=kind)
+    classifier('train.py', '--work-dir', tmp_path, more=kind)
     checkpoint = tmp_path / 'epoch_1.pth'
-    tool('test.py', checkpoint, '--work-dir', tmp_path, more=kind)
+    classifier('test.py', checkpoint, '--work-dir', tmp_path, more=kind)
     assert CountingRunner.asked == ['train', 'test']
 
 
-def test_the_flexible_runner_does_the_same(tool, tmp_path):
+def test_the_flexible_runner_does_the_same(classifier, tmp_path):
     """Its test loads every tensor, and draws none anew."""
     scores = []
     for kind in ('FlexibleRunner', 'Runner'):
         work, out = tmp_path / kind, tmp_path / f'{kind}.pkl'
         more = f"\nrunner_type = '{kind}'\n"
         if not scores:
-            tool('train.py', '--work-dir', work, more=more)
+            classifier('train.py', '--work-dir', work, more=more)
             checkpoint = work / 'epoch_1.pth'
             saved = torch.load(checkpoint, weights_only=False)['state_dict']
             assert any('tuner' in name for name in saved)
         words = ('--work-dir', work, '--out', out)
-        tool('test.py', checkpoint, *words, more=more)
+        classifier('test.py', checkpoint, *words, more=more)
         found = pickle.loads(out.read_bytes())
         scores.append(torch.stack([each['pred_score'] for each in found]))
     assert torch.equal(*scores)
 
 
-def test_both_tools_look_at_the_classes(tool, tmp_path):
+def test_both_tools_look_at_the_classes(classifier, tmp_path):
     turned = dict(metainfo=dict(classes=tuple('9876543210')))
     for split in ('train', 'val', 'test'):
         more = f'\n{split}_dataloader.update(dataset={turned})\n'
@@ -114,7 +88,7 @@ def test_both_tools_look_at_the_classes(tool, tmp_path):
         words = (checkpoint, *words) if split == 'test' else words
         expected = f"{split}_dataloader: .*'0' as '9'"
         with pytest.raises(ValueError, match=expected):
-            tool(name, *words, more=more)
+            classifier(name, *words, more=more)
 
 
 @pytest.mark.parametrize(

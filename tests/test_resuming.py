@@ -11,12 +11,12 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
 from mmengine.runner.priority import get_priority
 
-from mmlowrank.engine.resuming import (
-    ResumeHook,
+from mmlowrank.checkpoint.resuming import (
     check_resumable,
     is_whole,
     latest_checkpoint,
 )
+from mmlowrank.engine.resume_hook import ResumeHook
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from mmlowrank.analysis import comparison, quickstart
 from mmlowrank.analysis.run_results import metric_by_epoch
+from mmlowrank.checkpoint.resuming import latest_checkpoint
 from mmlowrank.datasets.digit_scenes import write_digit_scenes
 from mmlowrank.engine import jobs
-from mmlowrank.engine.resuming import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 END = """

@@ -6,9 +6,10 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 
 import argparse
 
+from mmlowrank.checkpoint.resuming import latest_checkpoint
 from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
-from mmlowrank.engine.resuming import ResumeHook, latest_checkpoint
+from mmlowrank.engine.resume_hook import ResumeHook
 
 
 def parse_args() -> argparse.Namespace:

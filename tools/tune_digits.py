@@ -13,9 +13,9 @@ import os
 from pathlib import Path
 
 from mmlowrank.analysis import tuning_table
+from mmlowrank.checkpoint.resuming import latest_checkpoint
 from mmlowrank.datasets.digit_scenes import write_digit_scenes
 from mmlowrank.engine import jobs
-from mmlowrank.engine.resuming import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / 'configs' / 'quickstart'

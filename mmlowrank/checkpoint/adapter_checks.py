@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..tuners import CHILD, Tuner, tuners_of
 from ..tuners.written import checkpoint_of
 from .adapter_file import AdapterError, AdapterFile, fingerprint
-from .merge import plain
+from .plain_values import plain
 
 # Of what a checkpoint says of its run, what the file keeps.
 ABOUT = ('dataset_meta', 'progress', 'metrics')

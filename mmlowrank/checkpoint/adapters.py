@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from ..tuners import CHILD, Tuner, tuners_of
+from ..tuners.wrappers import unwrapped
 from ..tuners.written import checkpoint_of
 from ..version import __version__
 from . import adapter_file
@@ -42,7 +42,7 @@ from .adapter_checks import (
     forced,
 )
 from .adapter_file import memory
-from .merge import plain
+from .plain_values import plain
 
 _DISTRIBUTIONS = ('torch', 'onedl-mmengine', 'mmengine')
 # What the model had before any file was loaded.
@@ -69,7 +69,7 @@ def save_adapter(
     Raises:
         ValueError: If the name of the file has another end.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     if Path(file).suffix != '.safetensors':
         raise ValueError(f'an adapter file ends in .safetensors, got {file}')
     about.setdefault('dataset_meta', getattr(model, 'dataset_meta', None))
@@ -105,7 +105,7 @@ def load_adapter(
         AdapterError: If the file is damaged, or of another model or base.
         ValueError: If the name is ``'original'``.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     name = Path(file).stem if name is None else name
     if name == ORIGINAL:
         raise ValueError(
@@ -136,7 +136,7 @@ def set_adapter(model: nn.Module, name: str) -> None:
     Raises:
         KeyError: If there is none of that name.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     kept = _kept(model)
     if name not in kept['states']:
         raise KeyError(
@@ -150,7 +150,7 @@ def set_adapter(model: nn.Module, name: str) -> None:
 
 def adapters(model: nn.Module) -> dict[str, bool]:
     """Return the names of the adapters in memory -> whether it is active."""
-    kept = _kept(_unwrapped(model))
+    kept = _kept(unwrapped(model))
     return {name: name == kept['active'] for name in kept['states']}
 
 
@@ -168,7 +168,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
     Raises:
         RuntimeError: If nothing says what a trained weight was before.
     """
-    tuned = [t.backbone for t in tuners_of(_unwrapped(model)).values()]
+    tuned = [t.backbone for t in tuners_of(unwrapped(model)).values()]
     stocks = [_stock(getattr(backbone, CHILD)) for backbone in tuned]
     for backbone, stock in zip(tuned, stocks, strict=True):
         backbone.forward = stock.forward
@@ -212,7 +212,7 @@ def trainable_summary(model: nn.Module) -> dict[str, int]:
         ``trainable`` and ``frozen`` parameters of the model, ``tensors`` and
         ``bytes`` of its adapter.
     """
-    model = _unwrapped(model)
+    model = unwrapped(model)
     parameters = [*model.parameters()]
     state = own_state(model)
     distinct = {memory(tensor): tensor for tensor in state.values()}.values()
@@ -247,10 +247,6 @@ def own_state(
         name: state_dict[first.setdefault(memory(tensor), name)]
         for name, tensor in own.items()
     }
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _describe(model: nn.Module) -> dict[str, Any]:

@@ -6,7 +6,7 @@ AdaMixer's own.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..nn import AdaptiveMixing, LORSLinear
 from ..tuners import CHILD, CannotMerge, tuners_of
+from .plain_values import plain
 from .whole_file import whole_file
 
 # Of the largest output: merging rounds each float32 weight once.
@@ -246,15 +247,3 @@ def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
         # It would compare what is merged with itself.
         mixing.merge_at_eval = False
     return [t for stage in model(images, mode='tensor') for t in stage]
-
-
-def plain(value: Any) -> Any:
-    """Keep what ``torch.load(weights_only=True)`` and JSON know."""
-    if isinstance(value, dict):
-        kept = {k: plain(v) for k, v in value.items() if isinstance(k, str)}
-        return {k: v for k, v in kept.items() if v is not None}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(plain, value))
-    if isinstance(value, (str, int, float, bool)):
-        return value
-    return None

@@ -8,12 +8,12 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.fileio import BaseStorageBackend, put
 from mmengine.hooks import CheckpointHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, weights_to_cpu
 
 from ..checkpoint.adapters import save_adapter
 from ..registry import HOOKS
 from ..tuners import tuners_of
+from ..tuners.wrappers import unwrapped
 
 SUFFIX = '.safetensors'
 
@@ -77,8 +77,7 @@ class AdapterCheckpointHook(CheckpointHook):
         folder, _, name = path.rpartition('/')
         if self.full:
             runner.save_checkpoint(folder, name, meta=dict(meta), **kwargs)
-        model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped(runner.model)
         frozen = any(tuner.frozen() for tuner in tuners_of(model).values())
         if not is_main_process() or (self.full and not frozen):
             return

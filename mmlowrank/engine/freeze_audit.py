@@ -3,12 +3,12 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from ..registry import HOOKS
 from ..tuners import CHILD, checkpoint_parts, tuners_of
 from ..tuners.roles import keeps_statistics
+from ..tuners.wrappers import unwrapped
 
 
 @HOOKS.register_module()
@@ -38,11 +38,11 @@ class FreezeAuditHook(Hook):
         """Checkpoint activations without re-entry where the config asks."""
         paths = runner.cfg.pop('activation_checkpointing', None) or []
         paths = [paths] if isinstance(paths, str) else paths
-        checkpoint_parts(_unwrap(runner.model), paths)
+        checkpoint_parts(unwrapped(runner.model), paths)
 
     def before_train(self, runner: Any) -> None:
         """Check the weights, print the table, watch the first gradients."""
-        model = _unwrap(runner.model)
+        model = unwrapped(runner.model)
         for tuner in tuners_of(model).values():
             tuner.check_weights()
         # As the loop does next: what moves in eval mode says nothing.
@@ -133,7 +133,3 @@ def _counts(
         sum(p.numel() for i, p in parameters.items() if i in optimized),
         sum(m.training and keeps_statistics(m) for m in modules),
     ]
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

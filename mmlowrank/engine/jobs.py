@@ -32,8 +32,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from ..checkpoint.resuming import latest_checkpoint
 from . import launch
-from .resuming import latest_checkpoint
 
 STATE = 'job.json'
 _LEASH = Path(__file__).with_name('leash.py')

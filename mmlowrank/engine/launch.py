@@ -14,7 +14,6 @@ from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
 from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, HOOKS, LOOPS, RUNNERS
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import distributed, nn
@@ -23,6 +22,7 @@ from .. import config_packages
 from ..checkpoint.trust import TRUST
 from ..ops import in_use
 from ..registry import resolve
+from ..tuners.wrappers import unwrapped
 from .annotations import check_annotations
 from .class_names import (
     check_classes,
@@ -158,8 +158,7 @@ def model_of(runner: Runner) -> nn.Module:
     if not isinstance(runner.model, nn.Module):
         # FlexibleRunner's strategy builds it when the test starts.
         runner.model = runner.strategy.build_model(runner.model)
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model
+    return unwrapped(runner.model)
 
 
 def _check_dataset(runner: Runner, split: str) -> None:

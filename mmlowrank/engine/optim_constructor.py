@@ -7,6 +7,7 @@ from torch import nn
 
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 from ..tuners import freeze_matching, parameter_roles, tuners_of
+from ..tuners.wrappers import unwrapped
 
 _KNOWN = {
     'norm_decay_mult',
@@ -69,7 +70,7 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 of its list does, or nothing trains; or if ``freeze`` comes
                 too late for a model that is already distributed.
         """
-        inner = model.module if is_model_wrapper(model) else model
+        inner = unwrapped(model)
         late = freeze_matching(inner, self.freeze)
         if late and is_model_wrapper(model):
             raise RuntimeError(

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import choose_torch
+
 # Stopped, this script stops the compilers too.
 LEASH = Path(__file__).resolve().parents[2] / 'mmlowrank/engine/leash.py'
 
@@ -54,30 +56,12 @@ def lacking(cache: Path) -> str | None:
             f'The Python headers are missing ({header}). On Debian or '
             'Ubuntu: apt-get install python3-dev.'
         )
-    if cards() and not nvcc():
+    if choose_torch.capabilities() and not nvcc():
         return (
             "There is a GPU but no nvcc to compile mmcv's ops for it. "
             'Install the CUDA toolkit and set CUDA_HOME.'
         )
-    while not cache.is_dir():
-        cache = cache.parent
-    if shutil.disk_usage(cache).free < 2**31:
-        return (
-            f'Less than 2 GiB free for {cache}. Set MMLOWRANK_CACHE to a '
-            'folder of a larger disk.'
-        )
     return None
-
-
-def cards() -> bool:
-    """Whether nvidia-smi lists a GPU."""
-    try:
-        done = subprocess.run(
-            ['nvidia-smi', '-L'], capture_output=True, text=True
-        )
-    except OSError:
-        return False
-    return 'GPU' in done.stdout
 
 
 def nvcc() -> str | None:

@@ -67,6 +67,13 @@ def query(what: str) -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
+def capabilities() -> list[float]:
+    """Return those of the cards here; what is no number says there is none."""
+    return [
+        float(word) for word in query('compute_cap') if _NUMBER.fullmatch(word)
+    ]
+
+
 def choose() -> Build:
     """Return the build for the cards here, or for those in COMPUTE_CAP.
 
@@ -82,12 +89,11 @@ def choose() -> Build:
             raise ValueError(
                 f'COMPUTE_CAP={named} is no list of numbers like "7.0 8.0"'
             )
+        cards = [float(word) for word in words]
     else:
-        # What is no number is a sentence about missing cards.
-        words = [w for w in query('compute_cap') if _NUMBER.fullmatch(w)]
-        drivers = query('driver_version') if words else []
+        cards = capabilities()
+        drivers = query('driver_version') if cards else []
         driver = min((int(d.split('.')[0]) for d in drivers), default=None)
-    cards = [float(word) for word in words]
     for build in BUILDS:
         if build.fits(cards, driver):
             return build

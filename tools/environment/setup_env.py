@@ -350,6 +350,11 @@ def main() -> None:
         lacking = build_mmcv.lacking(environment.wheels)
         if lacking:
             die(lacking, "Or leave MMCV_OPS out and use torchvision's ops.")
+        if free(environment.wheels) < 2 * GIB:
+            die(
+                f'Less than 2 GiB free for {environment.wheels}. Set',
+                'MMLOWRANK_CACHE to a folder of a larger disk.',
+            )
 
     with environment.alone():
         if environment.is_ready(wanted):  # another set-up has done it

@@ -8,31 +8,26 @@ The optimizer's state is not converted.
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from mmengine.runner import CheckpointLoader
 
 from mmlowrank.checkpoint.adamixer import to_mmlowrank, to_original
-from mmlowrank.checkpoint.trust import TRUST, unpickling
+from mmlowrank.checkpoint.converting import add_arguments
+from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.checkpoint.whole_file import whole_file
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('checkpoint', help='file to read')
-    parser.add_argument('out', type=Path, help='file to write')
+    add_arguments(parser, 'file to write', config=False)
     parser.add_argument(
         '--to-original',
         action='store_true',
         help='from mmlowrank to the layout of the authors',
     )
-    parser.add_argument('--trust', action='store_true', help=TRUST)
-    args = parser.parse_args()
-    if args.out.exists():
-        raise SystemExit(f'{args.out} exists; remove it or choose another')
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:

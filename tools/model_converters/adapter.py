@@ -8,17 +8,15 @@ The frozen weights are those of the checkpoint one way, and those that
 """
 
 import argparse
-from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS, DefaultScope
 
 from mmlowrank import save_adapter, trainable_summary
 from mmlowrank.checkpoint.adapter_file import AdapterError
+from mmlowrank.checkpoint.converting import add_arguments, build
 from mmlowrank.checkpoint.loading import load_exactly
-from mmlowrank.checkpoint.merge import plain
-from mmlowrank.checkpoint.trust import TRUST, unpickling
+from mmlowrank.checkpoint.plain_values import plain
+from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.checkpoint.whole_file import whole_file
 
 SUFFIXES = ('.safetensors', '.pth')
@@ -27,29 +25,16 @@ SUFFIXES = ('.safetensors', '.pth')
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config the model was trained with')
-    parser.add_argument('checkpoint', help='checkpoint or adapter file')
-    parser.add_argument(
-        'out', type=Path, help='adapter file (.safetensors) or checkpoint'
-    )
+    add_arguments(parser, 'adapter file (.safetensors) or checkpoint')
     parser.add_argument(
         '--force',
         action='store_true',
         help='only warn where an adapter file was trained on another base or '
         'with other arguments of the tuner',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in training',
-    )
-    parser.add_argument('--trust', action='store_true', help=TRUST)
     args = parser.parse_args()
     if args.out.suffix not in SUFFIXES:
         raise SystemExit(f'{args.out} must end in {" or ".join(SUFFIXES)}')
-    if args.out.exists():
-        raise SystemExit(f'{args.out} exists; remove it or choose another')
     return args
 
 
@@ -62,25 +47,21 @@ def main() -> None:
 
 def convert(args: argparse.Namespace) -> None:
     """Build, load strictly, write."""
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    scope = cfg.get('default_scope', 'mmengine')
-    with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(cfg.model)
-        try:
-            checkpoint = load_exactly(model, args.checkpoint, args.force)
-        except (AdapterError, RuntimeError) as error:
-            raise SystemExit(str(error)) from None
-        meta = plain(checkpoint.get('meta', {}))
-        if args.out.suffix == '.pth':
-            full = dict(meta=meta, state_dict=model.state_dict())
-            with whole_file(args.out) as draft:
-                torch.save(full, draft)
-        else:
-            progress = {k: meta[k] for k in ('epoch', 'iter') if k in meta}
-            classes = meta.get('dataset_meta')
-            about = dict(dataset_meta=classes) if classes else {}
-            save_adapter(model, args.out, progress=progress, **about)
+    _, model = build(args.config, args.cfg_options)
+    try:
+        checkpoint = load_exactly(model, args.checkpoint, args.force)
+    except (AdapterError, RuntimeError) as error:
+        raise SystemExit(str(error)) from None
+    meta = plain(checkpoint.get('meta', {}))
+    if args.out.suffix == '.pth':
+        full = dict(meta=meta, state_dict=model.state_dict())
+        with whole_file(args.out) as draft:
+            torch.save(full, draft)
+    else:
+        progress = {k: meta[k] for k in ('epoch', 'iter') if k in meta}
+        classes = meta.get('dataset_meta')
+        about = dict(dataset_meta=classes) if classes else {}
+        save_adapter(model, args.out, progress=progress, **about)
     numbers = trainable_summary(model)
     print(
         f'{args.out}: {args.out.stat().st_size:,} bytes; '

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import mmcv
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS
 
 from mmlowrank.checkpoint.adapter_file import AdapterError
+from mmlowrank.checkpoint.converting import add_arguments, build
 from mmlowrank.checkpoint.loading import load_exactly
 from mmlowrank.checkpoint.merge import (
     backbone_of,
@@ -29,7 +30,7 @@ from mmlowrank.checkpoint.merge import (
     plain_config,
     save_checked,
 )
-from mmlowrank.checkpoint.trust import TRUST, unpickling
+from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.models.tuned_backbone import stock_config
 from mmlowrank.tuners import CannotMerge
 
@@ -37,11 +38,7 @@ from mmlowrank.tuners import CannotMerge
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config the model was trained with')
-    parser.add_argument('checkpoint', help='checkpoint to merge')
-    parser.add_argument(
-        'out', type=Path, help='checkpoint (.pth) or folder to write'
-    )
+    add_arguments(parser, 'checkpoint (.pth) or folder to write')
     parser.add_argument(
         '--image',
         help='file that both models are compared on; default: random numbers',
@@ -52,19 +49,10 @@ def parse_args() -> argparse.Namespace:
         help='of the image that both models are compared on; defaults to '
         "the backbone's img_size, or 224",
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, as in training',
-    )
-    parser.add_argument('--trust', action='store_true', help=TRUST)
     args = parser.parse_args()
     for name in filter(None, (args.config, args.checkpoint, args.image)):
         if not Path(name).is_file():
             raise SystemExit(f'There is no file {name}')
-    if args.out.exists():
-        raise SystemExit(f'{args.out} exists; remove it or choose another')
     if not args.out.parent.is_dir():
         raise SystemExit(f'There is no folder {args.out.parent}')
     return args
@@ -87,13 +75,6 @@ def image(
     return model.data_preprocessor(data)['inputs']
 
 
-def build(cfg: Config) -> torch.nn.Module:
-    """Build ``cfg.model`` in its scope, with random weights."""
-    scope = cfg.get('default_scope', 'mmengine')
-    with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(cfg.model)
-
-
 def main() -> None:
     """Merge."""
     args = parse_args()
@@ -103,9 +84,7 @@ def main() -> None:
 
 def write(args: argparse.Namespace) -> None:
     """Build, load, merge, check, write."""
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    tuned = build(cfg)
+    cfg, tuned = build(args.config, args.cfg_options)
     try:
         checkpoint = load_exactly(tuned, args.checkpoint)
     except (AdapterError, RuntimeError) as error:
@@ -124,7 +103,7 @@ def write(args: argparse.Namespace) -> None:
     # In place of the old ones: a config's own update() mixes them.
     for name, part in changed.items():
         cfg.model[name] = ConfigDict(part)
-    plain = build(cfg)
+    plain = MODELS.build(cfg.model)
     meta = dict(dataset_meta=checkpoint.get('meta', {}).get('dataset_meta'))
     x = image(plain, args.size, args.image)
     folder = args.out.suffix != '.pth'

@@ -13,17 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..checkpoint.adapter_checks import difference
+from .adapter_checks import difference
 
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
-# In the meta of a checkpoint: names, in the order of the optimizer.
-_TRAINED = 'trained_parameters'
+# Key in the meta of a checkpoint: names, in the order of the optimizer.
+TRAINED = 'trained_parameters'
 
 
 def beside(folder: str | Path, written: str) -> str:
@@ -111,8 +108,8 @@ def check_resumable(
         raise RuntimeError(
             f'The checkpoint is of another model: {problem}. {_ADVICE}'
         )
-    names = _names(model, optimized)
-    saved = checkpoint.get('meta', {}).get(_TRAINED)
+    names = names_of(model, optimized)
+    saved = checkpoint.get('meta', {}).get(TRAINED)
     if saved is not None and list(saved) != names:
         only = [
             f'{what} {", ".join(found[:4])}{", ..." if found[4:] else ""} '
@@ -149,7 +146,10 @@ _ADVICE = (
 )
 
 
-def _names(model: nn.Module, parameters: Iterable[nn.Parameter]) -> list[str]:
+def names_of(
+    model: nn.Module, parameters: Iterable[nn.Parameter]
+) -> list[str]:
+    """Return the names of parameters of a model, in their order."""
     names = {id(p): name for name, p in model.named_parameters()}
     return [names.get(id(parameter), '?') for parameter in parameters]
 
@@ -160,43 +160,3 @@ def _states(optimizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
         return []
     groups, states = optimizer['param_groups'], optimizer['state']
     return [states.get(i, {}) for group in groups for i in group['params']]
-
-
-def _optimized(runner: Runner) -> list[nn.Parameter] | None:
-    """Return the parameters in the optimizer's order; None of several."""
-    groups = getattr(runner.optim_wrapper, 'param_groups', None)
-    if not isinstance(groups, list):
-        return None
-    return [parameter for group in groups for parameter in group['params']]
-
-
-class ResumeHook(Hook):
-    """Let a run go on only with its own checkpoint, and its own best one.
-
-    CheckpointHook removes the best one when there is a better; in a copied
-    folder it would be the original's.
-    """
-
-    def before_train(self, runner: Runner) -> None:
-        """Come before CheckpointHook reads the path."""
-        for key, path in runner.message_hub.runtime_info.items():
-            if key.startswith('best_ckpt') and path:
-                here = beside(runner.work_dir, path)
-                runner.message_hub.update_info(key, here)
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note what trains."""
-        optimized = _optimized(runner)
-        if optimized is not None:
-            names = _names(_unwrapped(runner.model), optimized)
-            checkpoint['meta'][_TRAINED] = names
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare, before anything is loaded."""
-        optimized = _optimized(runner)
-        if runner._resume and optimized is not None:
-            check_resumable(checkpoint, _unwrapped(runner.model), optimized)
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
