@@ -47,9 +47,12 @@ def scores(work):
     }
 
 
+FULL = 'default_hooks["checkpoint"].update(full=True)\n'
+
+
 def test_there_and_back(tool, tmp_path, capsys):
     work = tmp_path / 'work'
-    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1')
+    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1', more=FULL)
     small, full = tmp_path / 'a.safetensors', tmp_path / 'a.pth'
 
     def convert(*words):
@@ -92,12 +95,13 @@ custom_hooks = [
 
 def test_files_come_and_go_with_checkpoints(tool, tmp_path):
     work = tmp_path / 'work'
-    tool('train.py', more=EMA)
+    tool('train.py', more=EMA + FULL)
     kept = names(work)
     (best,) = [n for n in kept if n.startswith('best') and n.endswith('.pth')]
     stems = {'epoch_2', 'epoch_3', Path(best).stem}
     assert set(kept) == {
         'last_checkpoint',
+        'last_validation',
         *(
             f'{stem}{end}'
             for stem in stems
@@ -126,24 +130,52 @@ def test_files_come_and_go_with_checkpoints(tool, tmp_path):
     assert found[0]
 
 
-def test_instead_of_checkpoints(tool, tmp_path):
-    more = 'default_hooks["checkpoint"].update(full=False)\n'
+def test_checkpoints_have_no_base_and_serve_all_the_same(tool, tmp_path):
     work = tmp_path / 'work'
-    tool('train.py', more=more)
-    kept = [n for n in names(work) if n != 'last_checkpoint']
-    assert len(kept) == 3
-    assert {Path(name).suffix for name in kept} == {'.safetensors'}
+    tool('train.py', more=EMA)
+    small = read(work / 'epoch_3.safetensors')
+    kept = torch.load(work / 'epoch_3.pth', weights_only=False)
+    assert kept['state_dict'].keys() == small.tensors.keys()
+    averages = kept['ema_state_dict'].keys() - {'steps'}
+    assert averages == {f'module.{name}' for name in small.tensors}
+    # Twice the weights for Adam, once for the average.
+    trains = sum(t.numel() * t.element_size() for t in small.tensors.values())
+    assert (work / 'epoch_3.pth').stat().st_size < 4 * trains + 200 * 1024
+    found = []
+    for end in ('.pth', '.safetensors'):
+        tool('test.py', work / f'epoch_3{end}')
+        found.append(scores(work))
+    assert found[0] == found[1]
     # What has no state of the optimizer is not resumed.
     with pytest.raises(ValueError, match=r'epoch_3\.safetensors.*load_from'):
-        tool('train.py', '--resume', more=more)
+        tool('train.py', '--resume', work / 'epoch_3.safetensors')
     # A run may begin with it.
     start = f"load_from = r'{work / 'epoch_3.safetensors'}'\n"
     tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1', more=start)
 
 
+def test_a_base_that_init_cfg_does_not_name_is_kept(tool, tmp_path):
+    """From another file, or random: nothing else could put it back."""
+    work = tmp_path / 'work'
+    options = ['--cfg-options', 'train_cfg.max_epochs=1']
+    tool('train.py', *options, more=FULL)
+    other = torch.load(work / 'epoch_1.pth', weights_only=False)
+    name = 'backbone.patch_embed.projection.weight'
+    other['state_dict'][name] += 1
+    torch.save(dict(state_dict=other['state_dict']), tmp_path / 'other.pth')
+    for more in (
+        f"load_from = r'{tmp_path / 'other.pth'}'\n",
+        'model = dict(backbone=dict(backbone=dict(init_cfg=None)))\n',
+    ):
+        tool('train.py', *options, more=more)
+        again = torch.load(work / 'epoch_1.pth', weights_only=False)
+        assert name in again['state_dict']
+        tool('train.py', '--resume', more=more)
+
+
 def test_of_another_base_it_is_refused_or_forced(tool, tmp_path, monkeypatch):
     work = tmp_path / 'work'
-    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1')
+    tool('train.py', '--cfg-options', 'train_cfg.max_epochs=1', more=FULL)
     other = tmp_path / 'other.pth'
     weights = torch.load(work / 'epoch_1.pth', weights_only=False)
     for tensor in weights['state_dict'].values():

@@ -2,7 +2,6 @@
 
 import logging
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from swins import build, images, stir
 from torch import nn
 
 from mmlowrank.analysis.measuring import saved_for_backward
-from mmlowrank.engine import FreezeAuditHook, LastValidationHook
+from mmlowrank.engine import FreezeAuditHook
 from mmlowrank.engine.freeze_audit import audit_table
 from mmlowrank.tuners import freeze_matching
 
@@ -274,27 +273,6 @@ def test_statistics_of_a_frozen_neck_do_not_move():
     with torch.no_grad():
         model(images())
     assert torch.equal(before, model.neck[1].running_mean)
-
-
-@pytest.mark.parametrize(
-    ('epoch', 'iteration', 'validates'),
-    # Of 3 epochs of 10 iterations, and of 1 epoch of 20 as mmengine sees
-    # loops without epochs.
-    [
-        ((2, 3), (20, 30), False),
-        ((3, 3), (30, 30), True),
-        ((0, 1), (19, 20), False),
-        ((0, 1), (20, 20), True),
-    ],
-)
-def test_a_lost_last_validation_is_made_up_for(epoch, iteration, validates):
-    runner = mock.MagicMock()
-    runner.epoch, runner.max_epochs = epoch
-    runner.iter, runner.max_iters = iteration
-    LastValidationHook().before_train(runner)
-    assert runner.val_loop.run.called == validates
-    runner.val_loop = None
-    LastValidationHook().before_train(runner)
 
 
 @pytest.mark.parametrize('tuner', ['RLRR', 'SSF', 'ARC', 'BitFit'])

@@ -4,18 +4,26 @@ import logging
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.priority import get_priority
+from torch import nn
 
 from mmlowrank.checkpoint.resuming import (
-    check_resumable,
     is_whole,
     latest_checkpoint,
+    name_states,
+    names_of,
+    order_states,
 )
+from mmlowrank.engine import AdapterCheckpointHook, LastValidationHook
+from mmlowrank.engine.adapter_hook import _Pairs
 from mmlowrank.engine.resume_hook import ResumeHook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,19 +133,36 @@ def train(classifier, tmp_path):
     return call
 
 
+@pytest.mark.parametrize('full', [False, True])
 @pytest.mark.parametrize(
-    'tuner, sentence',
+    ('tuner', 'small', 'large'),
     [
-        ("type='LoRA', rank=4", r'tuner\.\S+ has shape'),
-        ("_delete_=True, type='LoRand'", 'it lacks backbone.tuner'),
-        ("_delete_=True, type='Fixed'", 'the model has no backbone.tuner'),
+        (
+            "type='LoRA', rank=4",
+            r'rank=8 there, 4 here',
+            r'tuner\.\S+ has shape',
+        ),
+        (
+            "_delete_=True, type='LoRand'",
+            "'LoRA'}, this one has a LoRand",
+            'it lacks backbone.tuner',
+        ),
+        (
+            "_delete_=True, type='Fixed'",
+            "'LoRA'}, this one has a Fixed",
+            'the model has no backbone.tuner',
+        ),
     ],
 )
-def test_another_model_is_not_resumed(train, tuner, sentence):
-    words = ('--cfg-options', 'train_cfg.max_epochs=1')
+def test_another_model_is_not_resumed(train, tuner, small, large, full):
+    hook = f'default_hooks.checkpoint.full={full}'
+    words = ('--cfg-options', 'train_cfg.max_epochs=1', hook)
     work = train(*words)
     before = (work / 'epoch_1.pth').read_bytes()
-    with pytest.raises(RuntimeError, match=f'another model: .*{sentence}'):
+    sentence = large if full else small
+    with pytest.raises(
+        RuntimeError, match=f'another model: .*{sentence}.*load_from='
+    ):
         train('--resume', tuner=tuner)
     assert (work / 'epoch_1.pth').read_bytes() == before
     assert not (work / 'epoch_2.pth').exists()
@@ -145,15 +170,13 @@ def test_another_model_is_not_resumed(train, tuner, sentence):
 
 def test_another_trainable_set_is_not_resumed(train):
     """The names of the model are the same."""
-    bitfit, norms = (
-        f"_delete_=True, type='{kind}'" for kind in ('BitFit', 'NormTuning')
-    )
-    train('--cfg-options', 'train_cfg.max_epochs=1', tuner=bitfit)
+    train('--cfg-options', 'train_cfg.max_epochs=1')
+    frozen = ('--cfg-options', "optim_wrapper.freeze=['head.fc.bias']")
     with pytest.raises(RuntimeError) as error:
-        train('--resume', tuner=norms)
+        train('--resume', *frozen)
     text = str(error.value)
-    assert 'other parameters: not any more backbone.' in text
-    assert '; only now backbone.' in text and 'load_from=' in text
+    assert 'other parameters: not any more head.fc.bias (1 in all)' in text
+    assert 'load_from=' in text
 
 
 def test_a_run_goes_on_from_the_older_checkpoint(train, tmp_path, capsys):
@@ -167,18 +190,175 @@ def test_a_run_goes_on_from_the_older_checkpoint(train, tmp_path, capsys):
     assert f'going on from {work}/epoch_1.pth' in said
 
 
+class Two(nn.Module):
+    """Enough of a model to have groups of parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = nn.Linear(3, 2), nn.Linear(2, 1)
+
+    def groups(self, *names):
+        return [[self.get_parameter(n) for n in group] for group in names]
+
+
+def stepped(model, groups):
+    """An optimizer with a state, and the names in its groups."""
+    optimizer = torch.optim.AdamW([dict(params=g) for g in groups])
+    model.other(model.one(torch.ones(1, 3))).sum().backward()
+    optimizer.step()
+    return optimizer, names_of(model, groups)
+
+
+ORDER = (['one.weight', 'other.weight'], ['one.bias', 'other.bias'])
+
+
+def test_the_state_of_an_optimizer_goes_by_name():
+    model = Two()
+    optimizer, names = stepped(model, model.groups(*ORDER))
+    saved = optimizer.state_dict()
+    name_states(saved, names)
+    assert saved['state'].keys() == {*ORDER[0], *ORDER[1]}
+    # A model whose parameters come in another order.
+    turned = [group[::-1] for group in ORDER]
+    again, names = stepped(model, model.groups(*turned))
+    order_states(saved, names, dict(model.named_parameters()))
+    again.load_state_dict(saved)
+    for name, parameter in model.named_parameters():
+        one, other = (o.state[parameter] for o in (optimizer, again))
+        assert torch.equal(one['exp_avg'], other['exp_avg']), name
+
+
+@pytest.mark.parametrize(
+    ('groups', 'sentence'),
+    [
+        ((ORDER[0], ['one.bias']), r'not any more other\.bias \(1 in all\)'),
+        ((ORDER[1], ORDER[0]), 'paramwise_cfg was another'),
+        (([*ORDER[0], *ORDER[1]],), 'in 2 other groups .* here are 1'),
+    ],
+)
+def test_other_groups_are_refused(groups, sentence):
+    model = Two()
+    optimizer, names = stepped(model, model.groups(*ORDER))
+    saved = optimizer.state_dict()
+    name_states(saved, names)
+    now = names_of(model, model.groups(*groups))
+    with pytest.raises(RuntimeError, match=sentence):
+        order_states(saved, now, dict(model.named_parameters()))
+    saved['param_groups'] = saved['param_groups'][:1]
+    with pytest.raises(RuntimeError, match=r'only now one\.bias, other\.bias'):
+        order_states(saved, names, dict(model.named_parameters()))
+
+
 def test_shapes_of_the_optimizer_are_looked_at():
     """Of files without names, as mmengine alone writes them."""
-    model = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    parameters = [*model.parameters()]
-    checkpoint = dict(
-        state_dict=model.state_dict(), optimizer=optimizer.state_dict()
-    )
-    check_resumable(checkpoint, model, parameters)
-    state = checkpoint['optimizer']['state'][0]
-    state['exp_avg'] = state['exp_avg'][:1]
+    model = Two()
+    optimizer, names = stepped(model, model.groups(*ORDER))
+    saved = optimizer.state_dict()
+    order_states(saved, names, dict(model.named_parameters()))
+    saved['state'][0]['exp_avg'] = saved['state'][0]['exp_avg'][:1]
     with pytest.raises(RuntimeError, match=r"'exp_avg' of shape \[1, 3\]"):
-        check_resumable(checkpoint, model, parameters)
+        order_states(saved, names, dict(model.named_parameters()))
+
+
+def loop_of(kind, epoch, iteration, **more):
+    """A loop of 3 epochs of 10 iterations, or of 20 iterations."""
+    loop = kind.__new__(kind)
+    by_epoch = kind is EpochBasedTrainLoop
+    vars(loop).update(
+        _epoch=epoch,
+        _iter=iteration,
+        _max_epochs=3 if by_epoch else 1,
+        _max_iters=30 if by_epoch else 20,
+        val_begin=1,
+        dynamic_milestones=[],
+        dynamic_intervals=[2 if by_epoch else 5],
+        dataloader=range(10),
+    )
+    vars(loop).update(more)
+    return loop
+
+
+@pytest.mark.parametrize(
+    ('kind', 'epoch', 'iteration', 'due'),
+    [
+        (EpochBasedTrainLoop, 0, 0, False),
+        (EpochBasedTrainLoop, 1, 10, False),
+        (EpochBasedTrainLoop, 2, 20, True),
+        (EpochBasedTrainLoop, 2, 24, False),
+        (EpochBasedTrainLoop, 2, 30, False),  # the loop does it
+        (IterBasedTrainLoop, 0, 5, True),
+        (IterBasedTrainLoop, 0, 19, False),
+    ],
+)
+def test_a_lost_validation_is_made_up_for(
+    tmp_path, kind, epoch, iteration, due
+):
+    runner = mock.MagicMock(work_dir=str(tmp_path))
+    runner.train_loop = loop_of(kind, epoch, iteration)
+    runner.epoch, runner.iter = epoch, iteration
+    hook = LastValidationHook()
+    hook.before_train(runner)
+    assert runner.val_loop.run.called == due
+    # Once it is finished, it is not made again.
+    hook.after_val_epoch(runner)
+    runner.val_loop.run.reset_mock()
+    hook.before_train(runner)
+    assert not runner.val_loop.run.called
+    # A run that begins anew has not made it.
+    runner.train_loop = loop_of(kind, 0, 0)
+    hook.before_train(runner)
+    assert not (tmp_path / 'last_validation').exists()
+    runner.val_loop = None
+    runner.train_loop = loop_of(kind, epoch, iteration)
+    hook.before_train(runner)
+
+
+@pytest.mark.parametrize(
+    'loop',
+    [
+        loop_of(EpochBasedTrainLoop, 3, 30),
+        loop_of(IterBasedTrainLoop, 0, 20),
+        loop_of(IterBasedTrainLoop, 0, 20, val_begin=99),
+    ],
+)
+def test_what_has_nothing_left_to_train_gets_a_result(tmp_path, loop):
+    runner = mock.MagicMock(work_dir=str(tmp_path), train_loop=loop)
+    hook = LastValidationHook()
+    for _ in range(2):
+        hook.before_train(runner)
+        hook.after_val_epoch(runner)
+    assert runner.val_loop.run.call_count == 2
+
+
+def test_older_files_go_when_the_new_one_is_there(tmp_path, monkeypatch):
+    """CheckpointHook removes first: a kill would leave nothing."""
+    hook = AdapterCheckpointHook(max_keep_ckpts=1, interval=1)
+    old = tmp_path / 'epoch_1.pth', tmp_path / 'epoch_1.safetensors'
+    for path in old:
+        path.touch()
+    backend = hook.file_backend = _Pairs(LocalBackend())
+    backend.remove(str(old[0]))
+    assert all(path.exists() for path in old)
+    new = tmp_path / 'epoch_2.pth'
+
+    class Dying:
+        optim_wrapper = None
+
+        def save_checkpoint(self, folder, name, **_):
+            Path(folder, name).write_bytes(b'half')
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmlowrank.engine.adapter_hook.Runner', Dying)
+    progress = dict(epoch=2, iter=8)
+    with pytest.raises(KeyboardInterrupt):
+        hook.save(Dying(), str(new), progress)
+    assert all(path.exists() for path in old) and not new.exists()
+    monkeypatch.setattr(
+        Dying, 'save_checkpoint', lambda _, f, n, **__: Path(f, n).touch()
+    )
+    hook.save(Dying(), str(new), progress)
+    assert [*tmp_path.iterdir()] == [new]
+    # What is written under the name of what it replaces stays.
+    backend.remove(str(new))
+    hook.save(Dying(), str(new), progress)
+    assert new.exists()

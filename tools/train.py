@@ -6,9 +6,14 @@ python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
 
 import argparse
 
-from mmlowrank.checkpoint.resuming import latest_checkpoint
+from mmlowrank.checkpoint.resuming import latest_checkpoint, seed_of
 from mmlowrank.checkpoint.trust import unpickling
-from mmlowrank.engine import FreezeAuditHook, LastValidationHook, launch
+from mmlowrank.engine import (
+    FreezeAuditHook,
+    LastValidationHook,
+    ReplayHook,
+    launch,
+)
 from mmlowrank.engine.resume_hook import ResumeHook
 
 
@@ -72,6 +77,10 @@ def train(args: argparse.Namespace) -> None:
         resume_from = latest_checkpoint(cfg.work_dir)
     if resume_from:
         cfg.resume, cfg.load_from = True, resume_from
+        # Data and model are built before mmengine reads what it resumes.
+        seed = seed_of(resume_from)
+        if seed is not None:
+            cfg.merge_from_dict({'randomness.seed': seed})
     splits = ['train', 'val']
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -79,8 +88,9 @@ def train(args: argparse.Namespace) -> None:
     runner = launch.start(cfg, splits)
     runner.register_hook(LastValidationHook())
     runner.register_hook(ResumeHook())
-    if not any(isinstance(hook, FreezeAuditHook) for hook in runner.hooks):
-        runner.register_hook(FreezeAuditHook())
+    for kind in (ReplayHook, FreezeAuditHook):
+        if not any(isinstance(hook, kind) for hook in runner.hooks):
+            runner.register_hook(kind())
     runner.train()
     launch.leave_process_group()
 

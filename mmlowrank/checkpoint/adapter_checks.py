@@ -25,6 +25,21 @@ ABOUT = ('dataset_meta', 'progress', 'metrics')
 _forced = ContextVar('forced', default=False)
 
 
+_ADVICE = 'use the config that it was trained with'
+
+
+class MisfitError(AdapterError):
+    """A file is of another model or base.
+
+    Attributes:
+        problem: In what they differ, without advice.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f'{problem}: {advice}')
+        self.problem = problem
+
+
 @contextmanager
 def forced(force: bool = True) -> Iterator[None]:
     """Only warn where base or arguments of a tuner are not the file's."""
@@ -46,16 +61,41 @@ def checkpoint_of_adapter(found: AdapterFile, file: str) -> dict[str, Any]:
         file: From where, for what is said.
     """
     state_dict = OrderedDict(found.tensors)
-    state_dict._metadata = OrderedDict(
-        (
-            path.removesuffix(CHILD).removesuffix('.'),
-            dict(adapter=found.info, adapter_file=file),
-        )
-        for path in found.info['tuners']
-    )
+    mark(state_dict, found.info, file)
     meta = {key: found.info[key] for key in ABOUT}
     meta.update(found.info['progress'], adapter=found.info['tuners'])
     return dict(meta=meta, state_dict=state_dict)
+
+
+def mark(
+    state_dict: OrderedDict, info: dict, file: str, prefix: str = ''
+) -> None:
+    """Tell tuned backbones that a state dict lacks what they keep frozen.
+
+    Args:
+        state_dict: Is given ``_metadata``.
+        info: The text of an adapter file.
+        file: From where, for what is said.
+        prefix: Before the names in the state dict.
+    """
+    tuners = {f'{prefix}{path}': t for path, t in info['tuners'].items()}
+    metadata = OrderedDict(getattr(state_dict, '_metadata', {}))
+    for path in tuners:
+        backbone = path.removesuffix(CHILD).removesuffix('.')
+        metadata[backbone] = {
+            **metadata.get(backbone, {}),
+            'adapter': dict(info, tuners=tuners),
+            'adapter_file': file,
+        }
+    state_dict._metadata = metadata
+
+
+def marked(state_dict: Mapping[str, Tensor]) -> tuple[str, dict] | None:
+    """Return file and text of a state dict that :func:`mark` has changed."""
+    for about in getattr(state_dict, '_metadata', {}).values():
+        if 'adapter' in about:
+            return about['adapter_file'], about['adapter']
+    return None
 
 
 def accept_adapters(backbone: nn.Module) -> nn.Module:
@@ -111,16 +151,17 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
         tuner: The tuner.
 
     Raises:
-        AdapterError: If they differ and it is not :func:`forced`.
+        MisfitError: If they differ and it is not :func:`forced`.
     """
     kind, saved = type(tuner).__name__, info['tuners'].get(path)
     if saved is None or saved['type'] != kind:
         theirs = {
             p: t['type'] for p, t in info['tuners'].items()
         } or 'no tuner'
-        raise AdapterError(
+        raise MisfitError(
             f'{file} is of a model with {theirs}, this one has a {kind} at '
-            f"'{path}': use the config that it was trained with"
+            f"'{path}'",
+            _ADVICE,
         )
     problems = []
     ours, theirs = plain(dict(tuner.arguments)), saved['arguments']
@@ -150,9 +191,8 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
 def _refuse(what: str, problems: list[str]) -> None:
     text = f'{what} ({"; ".join(problems)})'
     if not _forced.get():
-        raise AdapterError(
-            f'{text}: use the config that it was trained with, or --force '
-            '(force=True) to load it all the same'
+        raise MisfitError(
+            text, f'{_ADVICE}, or --force (force=True) to load it all the same'
         )
     print_log(text, logger='current', level=logging.WARNING)
 

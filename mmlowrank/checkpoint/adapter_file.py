@@ -91,13 +91,16 @@ def memory(tensor: Tensor) -> Hashable:
 
 def write(
     path: str | os.PathLike, tensors: Mapping[str, Tensor], info: dict
-) -> None:
+) -> dict[str, Any]:
     """Write a file, whole or not at all.
 
     Args:
         path: Where; replaced if it is there.
         tensors: Name -> tensor; those in the same memory are written once.
         info: The text; ``version`` and ``aliases`` are filled in.
+
+    Returns:
+        The text as :func:`read` will return it.
     """
     from safetensors.torch import save
 
@@ -116,6 +119,7 @@ def write(
     # Not save_file, whose files only their owner may read.
     with whole_file(path) as draft:
         draft.write_bytes(save(kept, metadata))
+    return json.loads(text)
 
 
 def is_adapter(path: str | os.PathLike) -> bool:

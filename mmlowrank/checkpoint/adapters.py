@@ -19,6 +19,7 @@ adapter was trained on, or has loaded them as its ``init_cfg`` says.
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from importlib import metadata
@@ -40,6 +41,7 @@ from .adapter_checks import (
     check_tensors,
     check_tuner,
     forced,
+    mark,
 )
 from .adapter_file import memory
 from .plain_values import plain
@@ -55,7 +57,7 @@ def save_adapter(
     file: str | os.PathLike,
     state_dict: Mapping[str, Tensor] | None = None,
     **about: dict,
-) -> None:
+) -> dict[str, Any]:
     """Write what a model has of its own, and what base it belongs to.
 
     Args:
@@ -66,6 +68,9 @@ def save_adapter(
         about: ``dataset_meta`` (default: the model's), ``progress`` and
             ``metrics``, dicts of plain values.
 
+    Returns:
+        The text of the file, see :mod:`.adapter_file`.
+
     Raises:
         ValueError: If the name of the file has another end.
     """
@@ -73,11 +78,10 @@ def save_adapter(
     if Path(file).suffix != '.safetensors':
         raise ValueError(f'an adapter file ends in .safetensors, got {file}')
     about.setdefault('dataset_meta', getattr(model, 'dataset_meta', None))
-    adapter_file.write(
-        file,
-        own_state(model, state_dict),
-        {**_describe(model), **{k: plain(about.get(k) or {}) for k in ABOUT}},
-    )
+    own = own_state(model, state_dict)
+    info = _describe(model)
+    info.update((key, plain(about.get(key) or {})) for key in ABOUT)
+    return adapter_file.write(file, own, info)
 
 
 def load_adapter(
@@ -203,6 +207,33 @@ def _stock(tuner: Tuner) -> nn.Module:
     shared = {name: t for name, t in frozen.items() if name in own}
     stock.load_state_dict(shared, strict=False, assign=True)
     return stock
+
+
+def leave_out_base(
+    checkpoint: dict[str, Any], model: nn.Module, info: dict, file: str
+) -> None:
+    """Take out of a checkpoint what tuned backbones keep frozen.
+
+    Each backbone puts it back when the checkpoint is loaded into it, as it
+    does with an adapter file.
+
+    Args:
+        checkpoint: Of mmengine; its state dicts are replaced.
+        model: The model, not wrapped.
+        info: What :func:`save_adapter` returned.
+        file: The name of the checkpoint, for what is said.
+    """
+    kept = own_state(model)
+    frozen = model.state_dict().keys() - kept.keys()
+    for key, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
+        if key not in checkpoint:
+            continue
+        whole = checkpoint[key]
+        left = {f'{prefix}{name}' for name in frozen}
+        own = OrderedDict((n, t) for n, t in whole.items() if n not in left)
+        own._metadata = getattr(whole, '_metadata', {})
+        mark(own, info, file, prefix)
+        checkpoint[key] = own
 
 
 def trainable_summary(model: nn.Module) -> dict[str, int]:

@@ -9,18 +9,21 @@ whatever model there is.
 import logging
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .adapter_checks import difference
+from ..tuners import tuners_of
+from .adapter_checks import MisfitError, check_tuner, difference, marked
+from .adapters import own_state
 
+# The names of the parameters of each group of an optimizer.
+Groups = list[list[str]]
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
-# Key in the meta of a checkpoint: names, in the order of the optimizer.
-TRAINED = 'trained_parameters'
 
 
 def beside(folder: str | Path, written: str) -> str:
@@ -50,18 +53,11 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
 
     Raises:
         FileNotFoundError: If there are checkpoints, and none is whole.
-        ValueError: If it is an adapter file.
     """
     work_dir = Path(work_dir)
     note = work_dir / 'last_checkpoint'
     written = note.read_text().strip() if note.is_file() else ''
     path = beside(work_dir, written) if written else ''
-    if path.endswith('.safetensors'):
-        raise ValueError(
-            f'{path} is an adapter file, which has no state of the optimizer: '
-            'begin a new run from it, with --cfg-options load_from=... and '
-            "without --resume. Checkpoints to resume need the hook's full=True"
-        )
     # Folders are checkpoints of other frameworks.
     if path and ('://' in path or Path(path).is_dir() or is_whole(path)):
         return path
@@ -88,55 +84,130 @@ def latest_checkpoint(work_dir: str | Path) -> str | None:
     )
 
 
-def check_resumable(
-    checkpoint: Mapping[str, Any],
-    model: nn.Module,
-    optimized: Sequence[nn.Parameter],
-) -> None:
-    """Check that a checkpoint is of this model, and trained the same of it.
+def seed_of(checkpoint: str) -> int | None:
+    """Return the seed of the run that a checkpoint is of; None if unknown.
+
+    Args:
+        checkpoint: A path, or what else mmengine reads; of a folder of
+            another framework nothing is known.
+
+    Raises:
+        ValueError: If it is an adapter file.
+    """
+    if checkpoint.endswith('.safetensors'):
+        raise ValueError(
+            f'{checkpoint} has no state of the optimizer: resume the .pth '
+            'that was written beside it, or begin a new run, with '
+            f'--cfg-options load_from={checkpoint} and without --resume'
+        )
+    if Path(checkpoint).is_dir():
+        return None
+    found = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    return found.get('meta', {}).get('seed')
+
+
+def check_resumable(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
+    """Check that a checkpoint is of this model.
 
     Args:
         checkpoint: As mmengine reads it.
         model: The model, not wrapped.
-        optimized: The parameters in the order of the optimizer.
 
     Raises:
-        RuntimeError: If it is not, naming tensors.
+        RuntimeError: If it has other tensors, naming one, or another tuner
+            or base.
     """
-    problem = difference(checkpoint['state_dict'], model.state_dict())
+    state_dict, wanted = checkpoint['state_dict'], model.state_dict()
+    about = marked(state_dict)
+    if about is not None:
+        wanted = own_state(model)
+    problem = difference(state_dict, wanted)
+    try:
+        for path, tuner in tuners_of(model).items() if about else ():
+            check_tuner(*about, path, tuner)
+    except MisfitError as error:
+        problem = error.problem
     if problem:
         raise RuntimeError(
             f'The checkpoint is of another model: {problem}. {_ADVICE}'
         )
-    names = names_of(model, optimized)
-    saved = checkpoint.get('meta', {}).get(TRAINED)
-    if saved is not None and list(saved) != names:
-        only = [
-            f'{what} {", ".join(found[:4])}{", ..." if found[4:] else ""} '
-            f'({len(found)} in all)'
-            for what, found in (
-                ('not any more', [n for n in saved if n not in names]),
-                ('only now', [n for n in names if n not in saved]),
-            )
-            if found
-        ]
-        raise RuntimeError(
-            'The checkpoint trained other parameters: '
-            f'{"; ".join(only) or "the same in another order"}. {_ADVICE}'
-        )
+
+
+def name_states(optimizer: dict[str, Any], names: Groups) -> None:
+    """Let an optimizer's state say which parameter is which.
+
+    PyTorch numbers them, in the order of the groups.
+
+    Args:
+        optimizer: Of ``state_dict()``; changed.
+        names: Of the parameters of each group.
+    """
+    flat = dict(enumerate(name for group in names for name in group))
+    for group in optimizer['param_groups']:
+        group['params'] = [flat[i] for i in group['params']]
+    optimizer['state'] = {flat[i]: s for i, s in optimizer['state'].items()}
+
+
+def order_states(
+    optimizer: dict[str, Any],
+    names: Groups,
+    parameters: Mapping[str, nn.Parameter],
+) -> None:
+    """Put an optimizer's state into the order of this run's.
+
+    Args:
+        optimizer: As saved, by name or, from mmengine alone, by number;
+            changed.
+        names: Of the parameters of each group of this run.
+        parameters: Name -> parameter.
+
+    Raises:
+        RuntimeError: If it trained other parameters, naming them, if it had
+            other groups, or if a state has another shape.
+    """
+    groups = optimizer.get('param_groups', [])
+    saved = [group['params'] for group in groups]
+    if all(isinstance(name, str) for group in saved for name in group):
+        _check_groups(saved, names)
+        for group, own in zip(groups, names, strict=True):
+            group['params'] = list(own)
     # Optimizers do not look at shapes, and their kernels read beyond ends.
-    for name, parameter, state in zip(
-        names, optimized, _states(checkpoint.get('optimizer')), strict=False
-    ):
-        for key, value in state.items():
+    keys = (key for group in groups for key in group['params'])
+    flat = (name for group in names for name in group)
+    for key, name in zip(keys, flat, strict=False):
+        for what, value in optimizer['state'].get(key, {}).items():
             if not isinstance(value, Tensor) or value.ndim == 0:
                 continue
-            if value.shape != parameter.shape:
+            if value.shape != parameters[name].shape:
                 raise RuntimeError(
-                    f"The checkpoint's optimizer has '{key}' of shape "
+                    f"The checkpoint's optimizer has '{what}' of shape "
                     f'{list(value.shape)} where {name} has '
-                    f'{list(parameter.shape)}. {_ADVICE}'
+                    f'{list(parameters[name].shape)}. {_ADVICE}'
                 )
+
+
+def _check_groups(saved: Groups, names: Groups) -> None:
+    before, now = ([n for g in groups for n in g] for groups in (saved, names))
+    only = [
+        f'{what} {", ".join(found[:4])}{", ..." if found[4:] else ""} '
+        f'({len(found)} in all)'
+        for what, found in (
+            ('not any more', [n for n in before if n not in set(now)]),
+            ('only now', [n for n in now if n not in set(before)]),
+        )
+        if found
+    ]
+    if only:
+        raise RuntimeError(
+            f'The checkpoint trained other parameters: {"; ".join(only)}. '
+            f'{_ADVICE}'
+        )
+    if [*map(sorted, saved)] != [*map(sorted, names)]:
+        raise RuntimeError(
+            f'The checkpoint trained the same parameters in {len(saved)} '
+            f'other groups of the optimizer, here are {len(names)}: '
+            f'paramwise_cfg was another. {_ADVICE}'
+        )
 
 
 _ADVICE = (
@@ -147,16 +218,17 @@ _ADVICE = (
 
 
 def names_of(
-    model: nn.Module, parameters: Iterable[nn.Parameter]
-) -> list[str]:
-    """Return the names of parameters of a model, in their order."""
+    model: nn.Module, groups: Iterable[Iterable[nn.Parameter]]
+) -> Groups:
+    """Return the names of the parameters of an optimizer's groups.
+
+    Args:
+        model: The model, not wrapped.
+        groups: The parameters of each group.
+    """
     names = {id(p): name for name, p in model.named_parameters()}
-    return [names.get(id(parameter), '?') for parameter in parameters]
-
-
-def _states(optimizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Return the state of each parameter, in the optimizer's order."""
-    if not optimizer or 'param_groups' not in optimizer:
-        return []
-    groups, states = optimizer['param_groups'], optimizer['state']
-    return [states.get(i, {}) for group in groups for i in group['params']]
+    # What an algorithm trains beside the model has no name.
+    return [
+        [names.get(id(p), f'?{i}.{j}') for j, p in enumerate(group)]
+        for i, group in enumerate(groups)
+    ]

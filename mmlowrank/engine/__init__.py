@@ -7,6 +7,7 @@ from .last_validation import LastValidationHook
 from .master_logger import MasterLoggerHook
 from .optim_constructor import TunerOptimWrapperConstructor
 from .pictures import PicturesHook
+from .replay import ReplayHook
 from .schedulers import TimmCosineLR
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'LastValidationHook',
     'MasterLoggerHook',
     'PicturesHook',
+    'ReplayHook',
     'TimmCosineLR',
     'TunerDistributedDataParallel',
     'TunerOptimWrapperConstructor',

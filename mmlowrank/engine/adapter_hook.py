@@ -1,26 +1,34 @@
-"""Checkpoints of what trains, for shipping."""
+"""Checkpoints of what trains, for shipping and for going on."""
 
 import re
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, get_rank, is_main_process
 from mmengine.fileio import BaseStorageBackend, put
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import Runner, weights_to_cpu
+from mmengine.runner import Runner
+from torch import Tensor, nn
 
-from ..checkpoint.adapters import save_adapter
+from ..checkpoint.adapter_checks import base_of
+from ..checkpoint.adapters import leave_out_base, save_adapter
+from ..checkpoint.resuming import beside
+from ..checkpoint.whole_file import whole_file
 from ..registry import HOOKS
 from ..tuners import tuners_of
 from ..tuners.wrappers import unwrapped
+from ..tuners.written import checkpoint_of
 
 SUFFIX = '.safetensors'
+# Key in a checkpoint: of each process, name -> sum of gradients so far.
+_GRADIENTS = 'gradients'
 
 
 @HOOKS.register_module()
 class AdapterCheckpointHook(CheckpointHook):
-    """Write adapter files, beside mmengine's checkpoints or instead of them.
+    """Write checkpoints without what is frozen, and adapter files.
 
     In a config::
 
@@ -29,27 +37,64 @@ class AdapterCheckpointHook(CheckpointHook):
             save_best='auto', max_keep_ckpts=3))
 
     writes ``epoch_3.pth``, from which a run goes on, and
-    ``epoch_3.safetensors``, which :func:`~mmlowrank.save_adapter` describes:
-    the tuner, neck and head, without the frozen backbone. With a moving
-    average (``EMAHook``) the averaged weights are in it, as in the ``.pth``.
-    Where nothing is frozen it would be the ``.pth`` again, and is left out.
+    ``epoch_3.safetensors``, which :func:`~mmlowrank.save_adapter` describes.
+    Both have the tuner, neck and head, and not the frozen weights of the
+    backbone, which come from its ``init_cfg``, are compared by a fingerprint,
+    and are put back wherever one of the two is loaded. With a moving average
+    (``EMAHook``) the averaged weights are in the adapter file, and both in
+    the ``.pth``.
+
+    Where the frozen weights are not those of ``init_cfg`` (``load_from``
+    wrote them, or nothing did), the ``.pth`` has them. Where nothing is
+    frozen there is no adapter file.
+
+    A file gets its name when it is whole, and only then are older ones
+    removed. In the midst of gradient accumulation the gradients so far, of
+    every process, are in the ``.pth``.
 
     Args:
-        full: Write the ``.pth``, too. Without, nothing can be resumed.
+        full: Keep the frozen weights in the ``.pth``.
         kwargs: Those of mmengine's ``CheckpointHook``.
     """
 
-    def __init__(self, full: bool = True, **kwargs: Any) -> None:
+    def __init__(self, full: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.full = full
-        if not full:
-            self.filename_tmpl = _twin(self.filename_tmpl)
-        self._checkpoint: dict | None = None
+        # Fingerprints before a checkpoint was loaded over the weights.
+        self._bases: dict[str, str] | None = None
+        self._gradients: list[dict[str, Tensor]] | None = None
         self._metrics: dict = {}
+        # Path and progress of what is being saved.
+        self._saved: tuple[str, dict] | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note what is about to be overwritten."""
+        self._bases = _bases(unwrapped(runner.model))
+        if runner._resume:
+            self._gradients = checkpoint.get(_GRADIENTS)
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         self.file_backend = _Pairs(self.file_backend)
+        model = unwrapped(runner.model)
+        if not self.full and not self._base_is_named(model):
+            runner.logger.info(
+                'The frozen weights are not those of init_cfg, so checkpoints '
+                'have them'
+            )
+            self.full = True
+        # Else a best one is not noted in the checkpoint resumed from.
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        self.last_ckpt = last and beside(self.out_dir, last)
+        if self._gradients is not None:
+            _restore(runner, model, self._gradients)
+            self._gradients = None
+
+    def _base_is_named(self, model: nn.Module) -> bool:
+        return all(
+            checkpoint_of(tuner.backbone) and tuner.has_base()
+            for tuner in tuners_of(model).values()
+        ) and self._bases in (None, _bases(model))
 
     def after_train_epoch(self, runner: Runner) -> None:
         super().after_train_epoch(_Saver(runner, self))
@@ -62,8 +107,35 @@ class AdapterCheckpointHook(CheckpointHook):
         super().after_val_epoch(_Saver(runner, self), metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note what is saved, after EMAHook has put its average there."""
-        self._checkpoint = checkpoint
+        """Write the adapter file, after EMAHook has put its average there.
+
+        It comes first: what is resumed from the ``.pth`` is never saved again.
+        """
+        if self._saved is None:
+            return
+        path, progress = self._saved
+        if self._gradients is not None:
+            checkpoint[_GRADIENTS] = self._gradients
+        model = unwrapped(runner.model)
+        if not any(tuner.frozen() for tuner in tuners_of(model).values()):
+            return
+        about = dict(
+            state_dict=checkpoint['state_dict'],
+            dataset_meta=_metainfo(runner),
+            progress=progress,
+            metrics=self._metrics,
+        )
+        twin = _twin(path)
+        if '://' not in twin:
+            info = save_adapter(model, twin, **about)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                draft = Path(folder, f'adapter{SUFFIX}')
+                info = save_adapter(model, draft, **about)
+                put(draft.read_bytes(), twin, self.backend_args)
+        if not self.full:
+            name = path.rpartition('/')[2]
+            leave_out_base(checkpoint, model, info, name)
 
     def save(self, runner: Runner, path: str, meta: dict, **kwargs: Any):
         """Write the files of one checkpoint.
@@ -74,32 +146,54 @@ class AdapterCheckpointHook(CheckpointHook):
             meta: ``epoch`` and ``iter``.
             kwargs: Of ``runner.save_checkpoint``.
         """
-        folder, _, name = path.rpartition('/')
-        if self.full:
+        self._saved = path, {key: meta[key] for key in ('epoch', 'iter')}
+        if kwargs.get('save_optimizer', True):
+            self._gradients = _gather(runner)
+        # Strategies other than PyTorch's own write folders, in all processes.
+        local = isinstance(runner, Runner) and '://' not in path
+        draft = local and is_main_process()
+        with whole_file(path) if draft else nullcontext(path) as place:
+            folder, _, name = str(place).rpartition('/')
             runner.save_checkpoint(folder, name, meta=dict(meta), **kwargs)
-        model = unwrapped(runner.model)
-        frozen = any(tuner.frozen() for tuner in tuners_of(model).values())
-        if not is_main_process() or (self.full and not frozen):
-            return
-        if not self.full:
-            state_dict = weights_to_cpu(model.state_dict())
-            checkpoint = dict(meta=dict(meta), state_dict=state_dict)
-            runner.call_hook('before_save_checkpoint', checkpoint=checkpoint)
-        state_dict, self._checkpoint = self._checkpoint['state_dict'], None
-        about = dict(
-            state_dict=state_dict,
-            dataset_meta=_metainfo(runner),
-            progress={key: meta[key] for key in ('epoch', 'iter')},
-            metrics=self._metrics,
+        self._saved = self._gradients = None
+        self.file_backend.remove_replaced(path)
+
+
+def _bases(model: nn.Module) -> dict[str, str]:
+    return {path: base_of(tuner) for path, tuner in tuners_of(model).items()}
+
+
+def _gather(runner: Runner) -> list[dict[str, Tensor]] | None:
+    """Return the gradients of all processes; None if there are none yet.
+
+    Processes add theirs up before they are summed over the processes.
+    """
+    should_update = getattr(runner.optim_wrapper, 'should_update', None)
+    if should_update is None or should_update():
+        return None
+    gradients = {
+        name: parameter.grad.cpu()
+        for name, parameter in unwrapped(runner.model).named_parameters()
+        if parameter.grad is not None
+    }
+    return all_gather_object(gradients)
+
+
+def _restore(
+    runner: Runner, model: nn.Module, gradients: list[dict[str, Tensor]]
+) -> None:
+    if len(gradients) != runner.world_size:
+        runner.logger.warning(
+            f'{len(gradients)} processes had accumulated gradients, here are '
+            f'{runner.world_size}: those are left out'
         )
-        path = _twin(path)
-        if '://' not in path:
-            save_adapter(model, path, **about)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder, f'adapter{SUFFIX}')
-            save_adapter(model, draft, **about)
-            put(draft.read_bytes(), path, self.backend_args)
+        return
+    for name, gradient in gradients[get_rank()].items():
+        parameter = model.get_parameter(name)
+        parameter.grad = gradient.to(parameter.device)
+    runner.logger.info(
+        'The accumulated gradients are those of the checkpoint: none is lost'
+    )
 
 
 def _metainfo(runner: Runner) -> dict:
@@ -108,7 +202,7 @@ def _metainfo(runner: Runner) -> dict:
 
 def _twin(path: str) -> str:
     """Return the adapter file beside a checkpoint."""
-    return re.sub(r'\.(pth|safetensors)$', '', path) + SUFFIX
+    return re.sub(r'\.pth$', '', path) + SUFFIX
 
 
 class _Saver:
@@ -134,19 +228,30 @@ class _Saver:
 
 
 class _Pairs:
-    """A file backend that removes a checkpoint with its adapter file."""
+    """A file backend that removes a checkpoint with its adapter file.
+
+    ``CheckpointHook`` removes before it writes. Here that waits, so that a
+    run which is killed in between still has one of the two.
+    """
 
     def __init__(self, backend: BaseStorageBackend) -> None:
         self._backend = backend
+        self._replaced: set[str] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
     def isfile(self, path: str) -> bool:
         """Whether one of the two is there."""
-        return any(map(self._backend.isfile, {path, _twin(path)}))
+        return any(map(self._backend.isfile, (path, _twin(path))))
 
     def remove(self, path: str) -> None:
-        """Remove both."""
-        for file in filter(self._backend.isfile, {path, _twin(path)}):
+        """Let both be removed after the next checkpoint."""
+        self._replaced |= {path, _twin(path)}
+
+    def remove_replaced(self, path: str) -> None:
+        """Remove them, but not what has been written."""
+        self._replaced -= {path, _twin(path)}
+        for file in filter(self._backend.isfile, self._replaced):
             self._backend.remove(file)
+        self._replaced.clear()

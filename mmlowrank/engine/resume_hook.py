@@ -2,26 +2,41 @@
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import nn
+from torch.optim import Optimizer
 
-from ..checkpoint.resuming import TRAINED, beside, check_resumable, names_of
+from ..checkpoint.resuming import (
+    Groups,
+    beside,
+    check_resumable,
+    name_states,
+    names_of,
+    order_states,
+)
 from ..tuners.wrappers import unwrapped
 
 
-def _optimized(runner: Runner) -> list[nn.Parameter] | None:
-    """Return the parameters in the optimizer's order; None of several."""
-    groups = getattr(runner.optim_wrapper, 'param_groups', None)
-    if not isinstance(groups, list):
+def _names(runner: Runner) -> Groups | None:
+    """Return the names in the optimizer's groups.
+
+    None where there are several optimizers, or one of another framework.
+    """
+    optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+    if not isinstance(runner, Runner) or not isinstance(optimizer, Optimizer):
         return None
-    return [parameter for group in groups for parameter in group['params']]
+    parameters = (group['params'] for group in optimizer.param_groups)
+    return names_of(unwrapped(runner.model), parameters)
 
 
 class ResumeHook(Hook):
     """Let a run go on only with its own checkpoint, and its own best one.
 
-    CheckpointHook removes the best one when there is a better; in a copied
-    folder it would be the original's.
+    The state of the optimizer is saved by the names of the parameters.
+    CheckpointHook removes the best checkpoint when there is a better; in a
+    copied folder it would be the original's.
     """
+
+    # Before a moving average is loaded.
+    priority = 'HIGHEST'
 
     def before_train(self, runner: Runner) -> None:
         """Come before CheckpointHook reads the path."""
@@ -31,14 +46,17 @@ class ResumeHook(Hook):
                 runner.message_hub.update_info(key, here)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note what trains."""
-        optimized = _optimized(runner)
-        if optimized is not None:
-            names = names_of(unwrapped(runner.model), optimized)
-            checkpoint['meta'][TRAINED] = names
+        """Name what trains."""
+        names, optimizer = _names(runner), checkpoint.get('optimizer')
+        if names is not None and optimizer:
+            name_states(optimizer, names)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare, before anything is loaded."""
-        optimized = _optimized(runner)
-        if runner._resume and optimized is not None:
-            check_resumable(checkpoint, unwrapped(runner.model), optimized)
+        if not runner._resume:
+            return
+        names, model = _names(runner), unwrapped(runner.model)
+        check_resumable(checkpoint, model)
+        optimizer = checkpoint.get('optimizer')
+        if names is not None and optimizer:
+            order_states(optimizer, names, dict(model.named_parameters()))
