@@ -20,12 +20,16 @@ _ADAPTERS = [
     'set_adapter',
     'trainable_summary',
 ]
-__all__ = ['__version__', 'merge', *_ADAPTERS]
+# Those of :mod:`.checkpoint.peft_layout`, likewise.
+_PEFT = ['load_peft', 'save_peft']
+__all__ = ['__version__', 'merge', *_ADAPTERS, *_PEFT]
 
 
 def __getattr__(name: str) -> Any:
     if name in _ADAPTERS:
         from .checkpoint import adapters as room
+    elif name in _PEFT:
+        from .checkpoint import peft_layout as room
     elif name == 'merge':
         from .checkpoint import merge as room
     else:

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = ROOT / 'tools' / 'environment'
-INSTALL_CALLS = 2  # the lock, mmlowrank
+INSTALL_CALLS = 3  # the lock, peft, mmlowrank
 STAMP = '.mmlowrank_ready'
 
 

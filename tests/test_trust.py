@@ -42,6 +42,7 @@ def test_every_door_of_the_tools(
         ('train.py', *words, '--cfg-options', f'load_from={bad}'),
         ('model_converters/merge.py', bad, tmp_path / 'merged.pth'),
         ('model_converters/adapter.py', bad, tmp_path / 'a.safetensors'),
+        ('model_converters/peft_layout.py', bad, tmp_path / 'lora'),
     ]
     for door in doors:
         with pytest.raises(RuntimeError, match=r'object of \S*mkdir.*--trust'):

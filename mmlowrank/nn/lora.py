@@ -7,12 +7,13 @@ with rank 64 each, and leaves alpha at 1.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_PARTS = ('q', 'k', 'v')
+PARTS = ('q', 'k', 'v')
 
 
 class LoRA(nn.Module):
@@ -46,13 +47,13 @@ class LoRA(nn.Module):
                 f'LoRA rank must be between 1 and the width {embed_dims}, '
                 f'got rank={rank}'
             )
-        if not targets or not set(targets) <= set(_PARTS):
+        if not targets or not set(targets) <= set(PARTS):
             raise ValueError(
-                f'LoRA targets must be some of {_PARTS}, got {targets}'
+                f'LoRA targets must be some of {PARTS}, got {targets}'
             )
         self.embed_dims = embed_dims
         self.scale = (rank if alpha is None else alpha) / rank
-        self.targets = tuple(part for part in _PARTS if part in targets)
+        self.targets = tuple(part for part in PARTS if part in targets)
         count = len(self.targets)
         self.A = nn.Parameter(torch.empty(count, rank, embed_dims))
         self.B = nn.Parameter(torch.empty(count, embed_dims, rank))
@@ -74,7 +75,7 @@ class LoRA(nn.Module):
         codes = F.linear(x, self.A.flatten(0, 1)).chunk(len(self.targets), -1)
         parts = list(qkv.chunk(3, -1))
         for code, b, target in zip(codes, self.B, self.targets, strict=True):
-            index = _PARTS.index(target)
+            index = PARTS.index(target)
             parts[index] = parts[index] + self.scale * F.linear(code, b)
         return torch.cat(parts, -1)
 
@@ -82,5 +83,66 @@ class LoRA(nn.Module):
         """Return what the frozen weight gains: (3 * d, d)."""
         update = self.A.new_zeros(3, self.embed_dims, self.embed_dims)
         for a, b, target in zip(self.A, self.B, self.targets, strict=True):
-            update[_PARTS.index(target)] = self.scale * (b @ a)
+            update[PARTS.index(target)] = self.scale * (b @ a)
         return update.flatten(0, 1)
+
+
+def fuse(
+    A: Tensor, B: Tensor, targets: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Return one pair of matrices for the whole projection.
+
+    The A's stand below each other, the B's on the diagonal of the rows of
+    their targets; the product is that of every target, and zero elsewhere.
+
+    Args:
+        A: (len(targets), rank, d).
+        B: (len(targets), d, rank).
+        targets: Parts of the projection.
+
+    Returns:
+        (len(targets) * rank, d) and (3 * d, len(targets) * rank).
+    """
+    count, rank, width = A.shape
+    rows = B.new_zeros(len(PARTS), width, count, rank)
+    for index, target in enumerate(targets):
+        rows[PARTS.index(target), :, index] = B[index]
+    return A.flatten(0, 1), rows.flatten(0, 1).flatten(1)
+
+
+def split(
+    a: Tensor, b: Tensor, rank: int, targets: Sequence[str]
+) -> tuple[Tensor, Tensor] | None:
+    """Return the pairs of the targets whose product is ``b @ a``.
+
+    Either what :func:`fuse` has put together comes apart, or each target
+    has all of ``a``.
+
+    Args:
+        a: (r, d).
+        b: (3 * d, r).
+        rank: Of each target.
+        targets: Parts of the projection.
+
+    Returns:
+        A and B as of :class:`LoRA`, or None if they have not this rank or
+        update more than these targets.
+    """
+    shared = len(a) == rank
+    if not shared and len(a) != len(targets) * rank:
+        return None
+    rest, blocks = b.clone(), []
+    for index, target in enumerate(targets):
+        start = 0 if shared else index * rank
+        rows = rest.chunk(len(PARTS))[PARTS.index(target)]
+        block = rows[:, start : start + rank]
+        blocks.append(block.clone())
+        block.zero_()
+    if rest.any():
+        return None
+    A = (
+        a.expand(len(targets), -1, -1)
+        if shared
+        else a.unflatten(0, (-1, rank))
+    )
+    return A, torch.stack(blocks)

@@ -41,18 +41,25 @@ class LoRA(Tuner):
                 blocks.append(update)
             self.stages.append(blocks)
 
-    @torch.no_grad()
-    def merge(self) -> dict[str, Tensor]:
-        """Return the stock state dict with the updates in its weights."""
-        state_dict = self.stock_state_dict()
+    def updates(self) -> dict[str, lora.LoRA]:
+        """Return path of each qkv in the backbone -> its update."""
         names = {id(m): name for name, m in self.backbone.named_modules()}
         stages = transformer_stages(
             self.backbone, needed_by=type(self).__name__
         )
-        for updates, stage in zip(self.stages, stages, strict=True):
-            for update, block in zip(updates, stage.blocks, strict=True):
-                name = f'{names[id(block.attention.qkv)]}.weight'
-                state_dict[name] = state_dict[name] + update.weight_update()
+        return {
+            names[id(block.attention.qkv)]: update
+            for updates, stage in zip(self.stages, stages, strict=True)
+            for update, block in zip(updates, stage.blocks, strict=True)
+        }
+
+    @torch.no_grad()
+    def merge(self) -> dict[str, Tensor]:
+        """Return the stock state dict with the updates in its weights."""
+        state_dict = self.stock_state_dict()
+        for path, update in self.updates().items():
+            name = f'{path}.weight'
+            state_dict[name] = state_dict[name] + update.weight_update()
         return state_dict
 
 

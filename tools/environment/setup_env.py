@@ -25,6 +25,7 @@ import choose_torch
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / 'requirements' / 'lock.txt'
+PEFT = ROOT / 'requirements' / 'peft.txt'
 CHECK = Path(__file__).with_name('check_ops.py')
 GIB = 2**30
 # What a build of torch for other cards has in versions of its own.
@@ -279,6 +280,14 @@ class Environment:
             *torch.requirements(pinned('torch'), pinned('torchvision')),
         )
 
+    def install_peft(self) -> None:
+        """Install what one test needs, out of sight of all else."""
+        # Files of an older version would stay.
+        target = self.folder / 'peft'
+        shutil.rmtree(target, ignore_errors=True)
+        words = ['install', '--no-deps', '--target', target, '-r', PEFT]
+        self.pip('installing peft', *words)
+
     def has_ops(self, ops: str) -> bool:
         """Whether mmcv is as asked for, and runs with this torch."""
         nms = (
@@ -331,7 +340,7 @@ def main() -> None:
         die('No torch was chosen.', str(error))
     environment = Environment(folder)
     ops = named or environment.ops() or 'none'
-    files = [LOCK, ROOT / 'setup.py', ROOT / 'pyproject.toml']
+    files = [LOCK, PEFT, ROOT / 'setup.py', ROOT / 'pyproject.toml']
     text = b''.join(file.read_bytes() for file in files)
     digest = hashlib.sha256(text).hexdigest()
     wanted = [ops, torch.label, digest, str(ROOT), str(folder)]
@@ -362,6 +371,7 @@ def main() -> None:
         environment.make()
         environment.stamp.unlink(missing_ok=True)
         environment.install(torch)
+        environment.install_peft()
         environment.install_ops(ops)
         say('4/5 mmlowrank itself')
         words = ['install', '--no-deps', '-e', ROOT]
