@@ -65,6 +65,7 @@ PAGES = (
     'adapters.md',
     'getting_started.md',
     'own_data.md',
+    'serving.md',
     'several_machines.md',
     'troubleshooting.md',
 )
@@ -77,7 +78,7 @@ def test_what_the_page_of_adapters_imports_is_there():
         '\n'.join(b.text for b in blocks),
         re.M,
     )
-    assert len(names) == 3
+    assert len(names) == 4
     for name in ', '.join(names).split(', '):
         assert callable(getattr(mmlowrank, name))
 

@@ -183,6 +183,31 @@ def test_three_tasks_run_each_block_of_the_trunk_once():
     assert calls == [(i, j) for i, n in enumerate(DEPTHS) for j in range(n)]
 
 
+def test_calls_take_turns():
+    """The first of each is not counted."""
+    log = []
+    calls = {name: lambda name=name: log.append(name) for name in 'ab'}
+    seconds = measuring.time_calls(calls, repeats=2)
+    assert ''.join(log) == 'ababab'
+    assert [len(times) for times in seconds.values()] == [2, 2]
+
+
+def test_bytes_of_a_call_and_of_weights():
+    """In float32: 4 KiB each, two of them at a time."""
+
+    def call():
+        kept = torch.zeros(1024)
+        for _ in range(3):
+            kept = kept + 1
+
+    assert 8192 <= measuring.peak_bytes(call, 'cpu') < 9000
+    assert measuring.peak_bytes(lambda: None, 'cpu') == 0
+    one = torch.nn.Linear(256, 4, bias=False)
+    tied = torch.nn.Linear(256, 4)
+    tied.weight = one.weight
+    assert measuring.weight_bytes(one, tied) == 4096 + 16
+
+
 def test_multiply_adds_are_counted_on_the_meta_device_only():
     """A CPU's own kernels would go uncounted."""
     with pytest.raises(ValueError, match=r'on cpu: .*build_on_meta'):

@@ -188,7 +188,10 @@ def test_detectors_start_from_the_pretrained_swin(work, monkeypatch):
 
 
 def test_every_leaf_is_known_to_a_test():
-    """Those below ``tuned`` are built in test_tune_digits.py."""
+    """Those below ``tuned`` are built in test_tune_digits.py.
+
+    Those of ``served`` in test_serving.py.
+    """
     timed = {
         'pretrain_swin-mini_digits',
         *(
@@ -201,9 +204,13 @@ def test_every_leaf_is_known_to_a_test():
         for backbone in ('swin', 'vit')
         for tuner in ('fixed', 'ssf', 'lora-r8', 'rlrr', 'full')
     }
+    served = {
+        'faster-rcnn_swin-mini_e3va-r8_800it_digits-voc',
+        'upernet_swin-mini_e3va-r8_1200it_digits',
+    }
     assert {path.stem for path in CONFIGS.glob('*.py')} == timed | set(
         OTHER_HEADS
-    ) | {'pretrain_vit-mini_digits'} | tuned
+    ) | {'pretrain_vit-mini_digits'} | tuned | served
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import cv2
 import torch
@@ -282,14 +285,67 @@ def measure_inference(
 
     The backbones must be on the device of ``images``.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in backbones}
+    for backbone in backbones.values():
+        backbone.eval()
+    calls = {name: partial(b, images) for name, b in backbones.items()}
+    return time_calls(calls, repeats)
+
+
+def time_calls(
+    calls: dict[str, Callable[[], Any]], repeats: int = 5
+) -> dict[str, list[float]]:
+    """Return name -> seconds of each call, taken in turns.
+
+    The first of each is not counted. On a GPU a call ends when its work does.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + 1):
-        for name, backbone in backbones.items():
-            backbone.eval()
-            forward, _, _ = _time_once(backbone, images)
+        for name, call in calls.items():
+            start = _now()
+            call()
             if turn:
-                seconds[name].append(forward)
+                seconds[name].append(_now() - start)
     return seconds
+
+
+def peak_bytes(call: Callable[[], Any], device: str | torch.device) -> int:
+    """Return what a call has allocated at most, beyond what was there.
+
+    Args:
+        call: Without arguments; call it once before, for what is kept.
+        device: Where it computes; the same on every run on a CPU.
+    """
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.autograd.profiler.profile(profile_memory=True) as run:
+        call()
+    events = run.kineto_results.events()
+    events = [event for event in events if event.name() == '[memory]']
+    # Freed bytes are negative.
+    changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
+    return max(accumulate(changes), default=0)
+
+
+def weight_bytes(*models: nn.Module) -> int:
+    """Return the bytes of the distinct parameters and buffers of models."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for model in models
+        for tensor in (*model.parameters(), *model.buffers())
+    }
+    return sum(storages.values())
+
+
+def _now() -> float:
+    """Return the time, in seconds, after what a GPU still had to do."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 @contextmanager
@@ -305,26 +361,20 @@ def _time_once(
     backbone: nn.Module, images: Tensor
 ) -> tuple[float, float, int | None]:
     cuda = images.device.type == 'cuda'
-
-    def now() -> float:
-        if cuda:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    start = now()
+    start = _now()
     outputs = backbone(images)
-    forward = now() - start
+    forward = _now() - start
     if isinstance(outputs, dict):
         outputs = [out for task in outputs.values() for out in task]
     trained = [output for output in outputs if output.requires_grad]
     # A head's work, so not timed.
     grads = [torch.ones_like(output) for output in trained]
-    start = now()
+    start = _now()
     if trained:
         torch.autograd.backward(trained, grads)
-    backward = now() - start
+    backward = _now() - start
     peak = torch.cuda.max_memory_allocated() if cuda else None
     backbone.zero_grad(set_to_none=True)
     return forward, backward, peak

@@ -8,6 +8,7 @@ from .mmdet_only import (
     AdaMixerQueries,
 )
 from .multi_task import MultiTaskE3VA
+from .served import ServedTasks
 from .stack_shared_vit import StackSharedViT
 from .tuned_backbone import (
     SwinAdapter,
@@ -32,6 +33,7 @@ __all__ = [
     'AdaMixerNeck',
     'AdaMixerQueries',
     'MultiTaskE3VA',
+    'ServedTasks',
     'StackSharedViT',
     'SwinARC',
     'SwinAdaptFormer',

@@ -12,6 +12,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..checkpoint.adapter_checks import marked
 from ..checkpoint.adapter_file import fingerprint
 from ..registry import MODELS
 from ..tuners import CHILD, E3VA, CannotMerge, Fixed
@@ -228,8 +229,9 @@ class MultiTaskE3VA(nn.Module):
         """Load one task's highway and norms from its model's checkpoint.
 
         The first checkpoint also fills the trunk; the others must have been
-        trained on the same one. An adapter file has no trunk: there it is
-        that of ``init_cfg``, and must be the one that the file names.
+        trained on the same one. An adapter file has no trunk, nor has the
+        checkpoint beside it: there it is that of ``init_cfg``, and must be
+        the one that the file names.
 
         Args:
             name: The task.
@@ -245,9 +247,10 @@ class MultiTaskE3VA(nn.Module):
         loaded = CheckpointLoader.load_checkpoint(
             str(checkpoint), map_location='cpu'
         )
+        whole = loaded.get('state_dict', loaded)
         state_dict = {
             key.removeprefix(prefix): value
-            for key, value in loaded.get('state_dict', loaded).items()
+            for key, value in whole.items()
             if key.startswith(prefix)
         }
         task = self.tasks[name]
@@ -262,11 +265,11 @@ class MultiTaskE3VA(nn.Module):
                 f'{checkpoint} has no {prefix}{missing[0]}: it was not '
                 f"trained with the E3VA arguments of task '{name}'"
             )
-        adapters = loaded.get('meta', {}).get('adapter')
-        if adapters is None:
+        about = marked(whole)
+        if about is None:
             self._load_trunk(state_dict, task, str(checkpoint))
         else:
-            base = adapters[f'{prefix}{CHILD}']['base']
+            base = about[1]['tuners'][f'{prefix}{CHILD}']['base']
             self._check_trunk(base, task, str(checkpoint))
         try:
             task.load_state_dict({own[k]: state_dict[k] for k in own})
@@ -303,8 +306,8 @@ class MultiTaskE3VA(nn.Module):
         if self._trunk_from is None:
             if not (self.trunk.init_cfg or {}).get('checkpoint'):
                 raise ValueError(
-                    f'{adapter} is an adapter file, which has no trunk: name '
-                    "the trunk's weights in init_cfg of the backbone"
+                    f'{adapter} has what was trained and no trunk: name the '
+                    "trunk's weights in init_cfg of the backbone"
                 )
             self.init_weights()
         norms = task.norms.state_dict() if task.trains_norms else {}
