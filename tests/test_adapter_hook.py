@@ -101,7 +101,6 @@ def test_files_come_and_go_with_checkpoints(tool, tmp_path):
     stems = {'epoch_2', 'epoch_3', Path(best).stem}
     assert set(kept) == {
         'last_checkpoint',
-        'last_validation',
         *(
             f'{stem}{end}'
             for stem in stems

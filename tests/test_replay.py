@@ -13,16 +13,28 @@ import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+)
 
 from mmlowrank.engine import ReplayHook
-from mmlowrank.engine.replay import POSITION
+from mmlowrank.engine.random_states import seed
+from mmlowrank.engine.replay import POSITION, PROCESSES, VALIDATED
 
 ROOT = Path(__file__).resolve().parents[1]
+EPOCHS, ITERATIONS = EpochBasedTrainLoop, IterBasedTrainLoop
+
+
+def drawn():
+    """A number of each source."""
+    return random.random(), np.random.rand(), torch.rand(()).item()
 
 
 class Draws(Dataset):
-    """Its index, and a number of each source of random numbers."""
+    """Its index, and what it draws."""
 
     def __init__(self):
         self.loaded = 0
@@ -32,8 +44,7 @@ class Draws(Dataset):
 
     def __getitem__(self, index):
         self.loaded += 1
-        drawn = (random.random(), np.random.rand(), torch.rand(()).item())
-        return (index, *drawn)
+        return (index, *drawn())
 
 
 class Own(Draws):
@@ -43,134 +54,255 @@ class Own(Draws):
         return [(i, torch.rand(()).item()) for i in indices]
 
 
-def runner_of(dataset, kind, progress=(0, 0), sampler=None, **kwargs):
-    """A runner with a loop of 2 epochs of 5 batches of 2."""
-    sampler = sampler or DefaultSampler
+def sampler_of(kind, dataset):
+    if isinstance(dataset, IterableDataset):
+        return None
+    if kind is RandomSampler:
+        return kind(dataset)
+    return kind(dataset, seed=3)
+
+
+class Validation:
+    """Draws; its workers draw for their start."""
+
+    def __init__(self, workers):
+        persistent = dict(num_workers=1, persistent_workers=True)
+        options = persistent if workers else {}
+        self.dataloader = DataLoader(range(2), **options)
+        self.hook = None
+
+    def run(self):
+        self.hook.before_val(self.runner)
+        assert len([*self.dataloader]) == 2
+        torch.rand(())
+        self.hook.after_val(self.runner)
+
+
+def runner_of(
+    kind, dataset=None, sampler=DefaultSampler, progress=None, workers=0
+):
+    """A runner with a loop of 3 epochs of 5 batches of 2."""
+    dataset = Draws() if dataset is None else dataset
+    options = dict(num_workers=workers, persistent_workers=workers > 1)
     loader = DataLoader(
         dataset,
         batch_size=2,
-        sampler=None
-        if isinstance(dataset, IterableDataset)
-        else sampler(dataset, seed=3),
+        sampler=sampler_of(sampler, dataset),
         collate_fn=list,
-        **kwargs,
+        **options,
     )
-    visualizer = SimpleNamespace(dataset_meta=None)
-    runner = SimpleNamespace(
+    val_loop = Validation(workers)
+    runner = val_loop.runner = SimpleNamespace(
         seed=7,
-        visualizer=visualizer,
+        world_size=1,
+        visualizer=SimpleNamespace(dataset_meta=None),
         logger=logging.getLogger('test'),
-        _resume=progress != (0, 0),
+        optim_wrapper=None,
+        val_loop=val_loop,
+        _resume=progress is not None,
     )
-    end = dict(max_epochs=3) if kind is EpochBasedTrainLoop else {}
-    end = end or dict(max_iters=23)
-    loop = runner.train_loop = kind(runner, loader, **end)
-    loop._epoch, loop._iter = progress
-    runner.epoch, runner.iter = progress
+    end = dict(max_epochs=3) if kind is EPOCHS else dict(max_iters=15)
+    loop = runner.train_loop = kind(runner, loader, val_interval=1, **end)
+    if kind is ITERATIONS:
+        loop.val_interval = 4
+        loop.dynamic_intervals = [4]
+    runner.epoch, runner.iter = loop._epoch, loop._iter = progress or (0, 0)
     return runner
 
 
-def run(runner, hook, stop=None):
-    """Train as the loops do; return what each iteration saw and drew."""
-    loop, seen = runner.train_loop, []
+def save(hook, runner, epoch, iteration):
+    checkpoint = dict(meta=dict(epoch=epoch, iter=iteration), optimizer={})
+    hook.before_save_checkpoint(runner, checkpoint)
+    return checkpoint
+
+
+def run(runner, hook):
+    """Train, and end the workers; see :func:`train`."""
+    try:
+        return train(runner, hook)
+    finally:
+        let_go(runner)
+
+
+def train(runner, hook):
+    """Train as mmengine's loops and hooks do.
+
+    Returns:
+        What each iteration saw and drew, and all checkpoints.
+    """
+    loop, seen, saved = runner.train_loop, [], []
+    runner.val_loop.hook = hook
     hook.before_train(runner)
 
     def step(batch):
-        hook.before_train_iter(runner, 0)
-        seen.append((batch, random.random(), torch.rand(()).item()))
-        loop._iter += 1
-        runner.iter = loop.iter
-        return loop.iter == stop
+        seen.append((batch, drawn()))
+        saved.append(save(hook, runner, loop.epoch, loop.iter + 1))
+        runner.iter = loop._iter = loop.iter + 1
 
-    if isinstance(loop, IterBasedTrainLoop):
+    if isinstance(loop, ITERATIONS):
         hook.before_train_epoch(runner)
         loop.dataloader_iterator.skip_iter(loop.iter)
         while loop.iter < loop.max_iters:
-            if step(next(loop.dataloader_iterator)):
-                break
-        return seen
+            step(next(loop.dataloader_iterator))
+            if loop.iter % loop.val_interval == 0:
+                runner.val_loop.run()
+                saved.append(save(hook, runner, loop.epoch, loop.iter))
+        return seen, saved
     while loop.epoch < loop.max_epochs:
         hook.before_train_epoch(runner)
-        loop.dataloader.sampler.set_epoch(loop.epoch)
+        if hasattr(loop.dataloader.sampler, 'set_epoch'):
+            loop.dataloader.sampler.set_epoch(loop.epoch)
         for batch in loop.dataloader:
-            if step(batch):
-                return seen
-        loop._epoch += 1
-        runner.epoch = loop.epoch
-        torch.rand(())  # a validation
-    return seen
+            step(batch)
+        saved.append(save(hook, runner, loop.epoch + 1, loop.iter))
+        runner.epoch = loop._epoch = loop.epoch + 1
+        runner.val_loop.run()
+        saved.append(save(hook, runner, loop.epoch, loop.iter))
+    return seen, saved
 
 
-KINDS = [EpochBasedTrainLoop, IterBasedTrainLoop]
+def let_go(runner):
+    """End persistent workers, whom later ones would wait for."""
+    for loop in (runner.train_loop, runner.val_loop):
+        iterator = getattr(loop.dataloader, '_iterator', None)
+        if iterator is not None:
+            iterator._shutdown_workers()
+
+
+def go_on(checkpoint, **options):
+    """Resume, in a process that has drawn other numbers."""
+    seed(99)
+    meta = checkpoint['meta']
+    progress = meta['epoch'], meta['iter']
+    runner, hook = runner_of(progress=progress, **options), ReplayHook()
+    hook.after_load_checkpoint(runner, checkpoint)
+    seen, saved = run(runner, hook)
+    return seen, saved, runner.train_loop.dataloader.dataset
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Of mmengine, two seconds between passes."""
+    monkeypatch.setattr('time.sleep', lambda _: None)
 
 
 @pytest.mark.parametrize(
-    ('kind', 'sampler'),
+    ('kind', 'sampler', 'workers'),
     [
-        (EpochBasedTrainLoop, DefaultSampler),
-        (IterBasedTrainLoop, DefaultSampler),
-        (IterBasedTrainLoop, InfiniteSampler),
+        (EPOCHS, DefaultSampler, 0),
+        (EPOCHS, RandomSampler, 0),
+        (ITERATIONS, DefaultSampler, 0),
+        (ITERATIONS, RandomSampler, 0),
+        (ITERATIONS, InfiniteSampler, 0),
+        (EPOCHS, RandomSampler, 1),
+        (EPOCHS, DefaultSampler, 2),
+        (ITERATIONS, InfiniteSampler, 2),
     ],
 )
-@pytest.mark.parametrize('stop', [1, 4, 5, 13])
-def test_it_goes_on_as_it_would_have(kind, sampler, stop, monkeypatch):
-    monkeypatch.setattr('time.sleep', lambda _: None)
-    whole = run(runner_of(Draws(), kind, sampler=sampler), ReplayHook())
-    # Two batches draw differently, and so do two passes.
-    assert len({str(draws) for draws in whole}) == len(whole)
-    before = runner_of(Draws(), kind, sampler=sampler)
-    saving = ReplayHook()
-    assert run(before, saving, stop) == whole[:stop]
-    checkpoint = dict(meta=dict(epoch=before.epoch, iter=before.iter))
-    saving.before_save_checkpoint(before, checkpoint)
-
-    torch.manual_seed(stop)
-    dataset = Draws()
-    progress = (before.epoch, before.iter)
-    after = runner_of(dataset, kind, progress, sampler=sampler)
-    hook = ReplayHook()
-    hook.after_load_checkpoint(after, checkpoint)
-    assert run(after, hook) == whole[stop:]
-    # Nothing was loaded only to be left out.
-    assert dataset.loaded == 2 * len(whole[stop:])
+def test_it_goes_on_as_it_would_have(kind, sampler, workers):
+    """From every checkpoint, and from one of a resumed run."""
+    options = dict(kind=kind, sampler=sampler, workers=workers)
+    seed(0)
+    whole, saved = run(runner_of(**options), ReplayHook())
+    assert len({str(draws) for draws in whole}) == len(whole) == 15
+    # Starting workers takes its time.
+    for checkpoint in saved if workers == 0 else saved[2::9]:
+        seen, again, dataset = go_on(checkpoint, **options)
+        done = checkpoint['meta']['iter']
+        assert seen == whole[done:], checkpoint['meta']
+        if workers == 0:
+            # Nothing was loaded only to be left out.
+            assert dataset.loaded == 2 * len(seen)
+        if len(again) > 3 and workers == 0:
+            seen, *_ = go_on(again[2], **options)
+            assert seen == whole[again[2]['meta']['iter'] :]
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_workers_draw_the_same(kind, monkeypatch):
-    monkeypatch.setattr('time.sleep', lambda _: None)
-    alone = run(runner_of(Draws(), kind), ReplayHook())
-    for persistent in (False, True):
-        options = dict(num_workers=2, persistent_workers=persistent)
-        runner = runner_of(Draws(), kind, **options)
-        assert run(runner, ReplayHook()) == alone
+@pytest.mark.parametrize('kind', [EPOCHS, ITERATIONS])
+def test_without_an_interruption_nothing_is_drawn_otherwise(kind):
+    """The stock tools' numbers, where no worker draws."""
+    found = []
+    for hook in (ReplayHook(), mock.MagicMock()):
+        seed(0)
+        found.append(run(runner_of(kind), hook)[0])
+    assert found[0] == found[1]
 
 
-def test_ranks_draw_their_own_samples_and_the_same_model(monkeypatch):
+def test_workers_draw_each_batch_anew(monkeypatch):
+    """mmengine's draw the same in each epoch, unless they persist."""
     found = []
     for rank in (0, 1):
         fixed = mock.Mock(return_value=rank)
         monkeypatch.setattr('mmlowrank.engine.replay.get_rank', fixed)
-        found.append(run(runner_of(Draws(), KINDS[0]), ReplayHook()))
-    for (one, *model), (other, *same) in zip(*found, strict=True):
-        assert model == same
-        assert [i for i, *_ in one] == [i for i, *_ in other]
-        assert one != other
+        for workers in (1, 2):
+            seed(0)
+            seen, _ = run(runner_of(EPOCHS, workers=workers), ReplayHook())
+            found.append([batch for batch, _ in seen])
+    one, two, other, _ = found
+    assert one == two
+    draws = {sample[1:] for batch in one + other for sample in batch}
+    assert len(draws) == 2 * 15 * 2
 
 
 def test_a_data_set_with_a_way_of_its_own_keeps_it():
-    seen = run(runner_of(Own(), KINDS[0]), ReplayHook())
-    assert {len(sample) for batch, *_ in seen for sample in batch} == {2}
-    assert seen == run(runner_of(Own(), KINDS[0]), ReplayHook())
+    found = []
+    for workers in (1, 2):
+        seed(0)
+        runner = runner_of(EPOCHS, Own(), workers=workers)
+        found.append([batch for batch, _ in run(runner, ReplayHook())[0]])
+    assert {len(sample) for batch in found[0] for sample in batch} == {2}
+    assert found[0] == found[1]
 
 
-def test_another_length_begins_the_epoch_anew(caplog):
-    runner = runner_of(Draws(), KINDS[0], progress=(1, 13))
+@pytest.mark.parametrize(
+    ('kind', 'progress', 'left'),
+    [(EPOCHS, (1, 13), 10), (ITERATIONS, (0, 13), 2)],
+)
+def test_another_length_is_said(caplog, kind, progress, left):
+    runner = runner_of(kind, progress=progress)
     hook = ReplayHook()
-    meta = {'epoch': 1, 'iter': 13, POSITION: [3, 10]}
+    epoch, iteration = progress
+    meta = {'epoch': epoch, 'iter': iteration, POSITION: [1, 3, 10]}
     hook.after_load_checkpoint(runner, dict(meta=meta))
-    seen = run(runner, hook)
-    assert len(seen) == 10
-    assert 'an epoch of 10 batches, which has 5 here' in caplog.text
+    seen, _ = run(runner, hook)
+    assert len(seen) == left
+    assert 'middle of 10 batches, which are 5 here' in caplog.text
+
+
+def test_another_number_of_processes_is_said(caplog):
+    runner = runner_of(EPOCHS, progress=(1, 5))
+    checkpoint = {'meta': {}, PROCESSES: [{}, {}]}
+    ReplayHook().after_load_checkpoint(runner, checkpoint)
+    assert 'of 2 processes, here are 1' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('kind', 'epoch', 'iteration', 'times'),
+    # Of 3 epochs of 5 iterations, and of 15 iterations, validated every 4.
+    [
+        (EPOCHS, 0, 0, [0, 0]),
+        (EPOCHS, 2, 10, [1, 0]),
+        (EPOCHS, 2, 12, [0, 0]),
+        (EPOCHS, 2, 15, [0, 0]),  # the loop does it
+        (EPOCHS, 3, 15, [1, 1]),  # nothing is left: a result is wanted
+        (ITERATIONS, 0, 8, [1, 0]),
+        (ITERATIONS, 0, 9, [0, 0]),
+        (ITERATIONS, 0, 15, [1, 1]),
+    ],
+)
+def test_an_interrupted_validation_is_made_again(
+    kind, epoch, iteration, times
+):
+    for validated, count in zip((False, True), times, strict=True):
+        runner = runner_of(kind, progress=(epoch, iteration))
+        runner.val_loop = mock.MagicMock()
+        hook = ReplayHook()
+        meta = {'epoch': epoch, 'iter': iteration, VALIDATED: validated}
+        hook.after_load_checkpoint(runner, dict(meta=meta))
+        hook.before_train(runner)
+        assert runner.val_loop.run.call_count == count
+        runner.val_loop = None
+        hook.before_train(runner)
 
 
 def test_what_is_only_iterated_is_left_alone(caplog):
@@ -182,7 +314,7 @@ def test_what_is_only_iterated_is_left_alone(caplog):
             return 10
 
     caplog.set_level(logging.INFO)
-    runner = runner_of(Stream(), KINDS[1])
+    runner = runner_of(ITERATIONS, Stream())
     iterator = runner.train_loop.dataloader_iterator
     hook = ReplayHook()
     hook.before_train(runner)

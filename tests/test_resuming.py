@@ -4,14 +4,12 @@ import logging
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from unittest import mock
 
 import pytest
 import torch
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.priority import get_priority
 from torch import nn
 
@@ -22,7 +20,7 @@ from mmlowrank.checkpoint.resuming import (
     names_of,
     order_states,
 )
-from mmlowrank.engine import AdapterCheckpointHook, LastValidationHook
+from mmlowrank.engine import AdapterCheckpointHook
 from mmlowrank.engine.adapter_hook import _Pairs
 from mmlowrank.engine.resume_hook import ResumeHook
 
@@ -258,76 +256,6 @@ def test_shapes_of_the_optimizer_are_looked_at():
     saved['state'][0]['exp_avg'] = saved['state'][0]['exp_avg'][:1]
     with pytest.raises(RuntimeError, match=r"'exp_avg' of shape \[1, 3\]"):
         order_states(saved, names, dict(model.named_parameters()))
-
-
-def loop_of(kind, epoch, iteration, **more):
-    """A loop of 3 epochs of 10 iterations, or of 20 iterations."""
-    loop = kind.__new__(kind)
-    by_epoch = kind is EpochBasedTrainLoop
-    vars(loop).update(
-        _epoch=epoch,
-        _iter=iteration,
-        _max_epochs=3 if by_epoch else 1,
-        _max_iters=30 if by_epoch else 20,
-        val_begin=1,
-        dynamic_milestones=[],
-        dynamic_intervals=[2 if by_epoch else 5],
-        dataloader=range(10),
-    )
-    vars(loop).update(more)
-    return loop
-
-
-@pytest.mark.parametrize(
-    ('kind', 'epoch', 'iteration', 'due'),
-    [
-        (EpochBasedTrainLoop, 0, 0, False),
-        (EpochBasedTrainLoop, 1, 10, False),
-        (EpochBasedTrainLoop, 2, 20, True),
-        (EpochBasedTrainLoop, 2, 24, False),
-        (EpochBasedTrainLoop, 2, 30, False),  # the loop does it
-        (IterBasedTrainLoop, 0, 5, True),
-        (IterBasedTrainLoop, 0, 19, False),
-    ],
-)
-def test_a_lost_validation_is_made_up_for(
-    tmp_path, kind, epoch, iteration, due
-):
-    runner = mock.MagicMock(work_dir=str(tmp_path))
-    runner.train_loop = loop_of(kind, epoch, iteration)
-    runner.epoch, runner.iter = epoch, iteration
-    hook = LastValidationHook()
-    hook.before_train(runner)
-    assert runner.val_loop.run.called == due
-    # Once it is finished, it is not made again.
-    hook.after_val_epoch(runner)
-    runner.val_loop.run.reset_mock()
-    hook.before_train(runner)
-    assert not runner.val_loop.run.called
-    # A run that begins anew has not made it.
-    runner.train_loop = loop_of(kind, 0, 0)
-    hook.before_train(runner)
-    assert not (tmp_path / 'last_validation').exists()
-    runner.val_loop = None
-    runner.train_loop = loop_of(kind, epoch, iteration)
-    hook.before_train(runner)
-
-
-@pytest.mark.parametrize(
-    'loop',
-    [
-        loop_of(EpochBasedTrainLoop, 3, 30),
-        loop_of(IterBasedTrainLoop, 0, 20),
-        loop_of(IterBasedTrainLoop, 0, 20, val_begin=99),
-    ],
-)
-def test_what_has_nothing_left_to_train_gets_a_result(tmp_path, loop):
-    runner = mock.MagicMock(work_dir=str(tmp_path), train_loop=loop)
-    hook = LastValidationHook()
-    for _ in range(2):
-        hook.before_train(runner)
-        hook.after_val_epoch(runner)
-    assert runner.val_loop.run.call_count == 2
 
 
 def test_older_files_go_when_the_new_one_is_there(tmp_path, monkeypatch):

@@ -8,12 +8,7 @@ import argparse
 
 from mmlowrank.checkpoint.resuming import latest_checkpoint, seed_of
 from mmlowrank.checkpoint.trust import unpickling
-from mmlowrank.engine import (
-    FreezeAuditHook,
-    LastValidationHook,
-    ReplayHook,
-    launch,
-)
+from mmlowrank.engine import FreezeAuditHook, ReplayHook, launch
 from mmlowrank.engine.resume_hook import ResumeHook
 
 
@@ -86,7 +81,6 @@ def train(args: argparse.Namespace) -> None:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
         splits = ['train']
     runner = launch.start(cfg, splits)
-    runner.register_hook(LastValidationHook())
     runner.register_hook(ResumeHook())
     for kind in (ReplayHook, FreezeAuditHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):

@@ -3,7 +3,6 @@
 from .adapter_hook import AdapterCheckpointHook
 from .ddp import TunerDistributedDataParallel
 from .freeze_audit import FreezeAuditHook
-from .last_validation import LastValidationHook
 from .master_logger import MasterLoggerHook
 from .optim_constructor import TunerOptimWrapperConstructor
 from .pictures import PicturesHook
@@ -13,7 +12,6 @@ from .schedulers import TimmCosineLR
 __all__ = [
     'AdapterCheckpointHook',
     'FreezeAuditHook',
-    'LastValidationHook',
     'MasterLoggerHook',
     'PicturesHook',
     'ReplayHook',

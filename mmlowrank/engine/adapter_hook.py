@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.fileio import BaseStorageBackend, put
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoint.adapter_checks import base_of
 from ..checkpoint.adapters import leave_out_base, save_adapter
@@ -20,10 +20,9 @@ from ..registry import HOOKS
 from ..tuners import tuners_of
 from ..tuners.wrappers import unwrapped
 from ..tuners.written import checkpoint_of
+from .replay import PROCESSES, states_of_processes
 
 SUFFIX = '.safetensors'
-# Key in a checkpoint: of each process, name -> sum of gradients so far.
-_GRADIENTS = 'gradients'
 
 
 @HOOKS.register_module()
@@ -49,8 +48,8 @@ class AdapterCheckpointHook(CheckpointHook):
     frozen there is no adapter file.
 
     A file gets its name when it is whole, and only then are older ones
-    removed. In the midst of gradient accumulation the gradients so far, of
-    every process, are in the ``.pth``.
+    removed. What :class:`.ReplayHook` goes on from, of every process, is in
+    the ``.pth``.
 
     Args:
         full: Keep the frozen weights in the ``.pth``.
@@ -62,7 +61,7 @@ class AdapterCheckpointHook(CheckpointHook):
         self.full = full
         # Fingerprints before a checkpoint was loaded over the weights.
         self._bases: dict[str, str] | None = None
-        self._gradients: list[dict[str, Tensor]] | None = None
+        self._processes: list[dict[str, Any]] | None = None
         self._metrics: dict = {}
         # Path and progress of what is being saved.
         self._saved: tuple[str, dict] | None = None
@@ -70,8 +69,6 @@ class AdapterCheckpointHook(CheckpointHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note what is about to be overwritten."""
         self._bases = _bases(unwrapped(runner.model))
-        if runner._resume:
-            self._gradients = checkpoint.get(_GRADIENTS)
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
@@ -86,9 +83,6 @@ class AdapterCheckpointHook(CheckpointHook):
         # Else a best one is not noted in the checkpoint resumed from.
         last = runner.message_hub.runtime_info.get('last_ckpt')
         self.last_ckpt = last and beside(self.out_dir, last)
-        if self._gradients is not None:
-            _restore(runner, model, self._gradients)
-            self._gradients = None
 
     def _base_is_named(self, model: nn.Module) -> bool:
         return all(
@@ -114,8 +108,8 @@ class AdapterCheckpointHook(CheckpointHook):
         if self._saved is None:
             return
         path, progress = self._saved
-        if self._gradients is not None:
-            checkpoint[_GRADIENTS] = self._gradients
+        if self._processes is not None:
+            checkpoint[PROCESSES] = self._processes
         model = unwrapped(runner.model)
         if not any(tuner.frozen() for tuner in tuners_of(model).values()):
             return
@@ -148,52 +142,19 @@ class AdapterCheckpointHook(CheckpointHook):
         """
         self._saved = path, {key: meta[key] for key in ('epoch', 'iter')}
         if kwargs.get('save_optimizer', True):
-            self._gradients = _gather(runner)
+            self._processes = states_of_processes(runner)
         # Strategies other than PyTorch's own write folders, in all processes.
         local = isinstance(runner, Runner) and '://' not in path
         draft = local and is_main_process()
         with whole_file(path) if draft else nullcontext(path) as place:
             folder, _, name = str(place).rpartition('/')
             runner.save_checkpoint(folder, name, meta=dict(meta), **kwargs)
-        self._saved = self._gradients = None
+        self._saved = self._processes = None
         self.file_backend.remove_replaced(path)
 
 
 def _bases(model: nn.Module) -> dict[str, str]:
     return {path: base_of(tuner) for path, tuner in tuners_of(model).items()}
-
-
-def _gather(runner: Runner) -> list[dict[str, Tensor]] | None:
-    """Return the gradients of all processes; None if there are none yet.
-
-    Processes add theirs up before they are summed over the processes.
-    """
-    should_update = getattr(runner.optim_wrapper, 'should_update', None)
-    if should_update is None or should_update():
-        return None
-    gradients = {
-        name: parameter.grad.cpu()
-        for name, parameter in unwrapped(runner.model).named_parameters()
-        if parameter.grad is not None
-    }
-    return all_gather_object(gradients)
-
-
-def _restore(
-    runner: Runner, model: nn.Module, gradients: list[dict[str, Tensor]]
-) -> None:
-    if len(gradients) != runner.world_size:
-        runner.logger.warning(
-            f'{len(gradients)} processes had accumulated gradients, here are '
-            f'{runner.world_size}: those are left out'
-        )
-        return
-    for name, gradient in gradients[get_rank()].items():
-        parameter = model.get_parameter(name)
-        parameter.grad = gradient.to(parameter.device)
-    runner.logger.info(
-        'The accumulated gradients are those of the checkpoint: none is lost'
-    )
 
 
 def _metainfo(runner: Runner) -> dict:

@@ -1,31 +1,37 @@
-"""The same random numbers at every iteration, interrupted or not.
+"""A run that was interrupted goes on as if it had not been.
 
-A run that was killed and goes on should end where it would have ended. What
-is drawn must then not depend on what was drawn before: prefetching workers,
-validations and iterators that are made anew all draw, and no file could keep
-the states of workers that are ahead. So nothing is kept. Each pass over the
-data, each batch and each iteration starts from a seed of its own, which
-follows from the seed of the run, the rank and the position.
+What the main process draws goes on from the states in the checkpoint. These
+must be put back at the right moment: an iterator over the data draws when it
+is made, and a resumed run has to make one where the other had one already.
+Workers are ahead of what is trained on, by no fixed number of batches, so
+their states say nothing: they draw each batch from a seed of its own.
 """
 
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-import torch
-from mmengine.dist import get_rank
+from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    get_worker_info,
+)
 
 from ..registry import HOOKS
+from ..tuners.wrappers import unwrapped
+from .missed_validation import due, ended
+from .random_states import get_states, seed, set_states
 
-# What a seed is for. Those of order and model are equal in all processes, as
-# mmengine's are.
-_ORDER, _DATA, _MODEL = range(3)
-# Key in the meta of a checkpoint.
-POSITION = 'batches_of_epoch'
+# Keys in a checkpoint: what each process has of its own, and, in its meta,
+# passes over the data that were ended, batches done of the next, and batches
+# of a pass; and whether the validation of the checkpoint was over.
+PROCESSES = 'processes'
+POSITION = 'position'
+VALIDATED = 'validated'
 
 
 @HOOKS.register_module()
@@ -37,36 +43,89 @@ class ReplayHook(Hook):
         custom_hooks = [dict(type='mmlowrank.ReplayHook')]
 
     The training data continues behind the last batch of the checkpoint, in
-    the middle of an epoch too, and no skipped batch is loaded. Two numbers of
-    workers, or none, draw the same. Transforms that keep something from one
-    sample for the next, as a cached mosaic does, begin without it.
+    the middle of an epoch too, and no skipped batch is loaded. Accumulated
+    gradients are those of the checkpoint. A validation that the checkpoint
+    does not know of is made first, and also where nothing is left to train,
+    so that there is a result.
 
     A data set that is only iterated (``IterableDataset``), or a loop of
-    another kind, is left as it is.
+    another kind, is left as it is. Transforms that keep something from one
+    sample for the next, as a cached mosaic does, begin without it.
     """
 
-    priority = 'VERY_HIGH'
+    # All other hooks are ready before it validates.
+    priority = 'LOWEST'
 
     def __init__(self) -> None:
         self._order: _Order | None = None
-        # Batches of the epoch that the checkpoint is of: done, and all.
-        self._done: tuple[int, int] = (0, 0)
+        # Of the checkpoint that is resumed from.
+        self._own: dict[str, Any] | None = None
+        self._position: tuple[int, int, int] | None = None
+        self._validated = False
+        # States while a validation draws that must not count.
+        self._aside: dict[str, Any] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note where in its epoch the checkpoint is."""
-        if runner._resume:
-            self._done = tuple(checkpoint['meta'].get(POSITION, (0, 0)))
+        """Note what there is to go on from."""
+        if not runner._resume:
+            return
+        meta = checkpoint['meta']
+        self._position = meta.get(POSITION)
+        self._validated = meta.get(VALIDATED, False)
+        processes = checkpoint.get(PROCESSES, [])
+        if len(processes) == runner.world_size:
+            self._own = processes[get_rank()]
+        else:
+            runner.logger.warning(
+                f'The checkpoint has the random states of {len(processes)} '
+                f'processes, here are {runner.world_size}: what is drawn '
+                'begins anew'
+            )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Write down where in its epoch the checkpoint is."""
-        loop, meta = runner.train_loop, checkpoint['meta']
-        if self._order is not None and isinstance(loop, EpochBasedTrainLoop):
-            count = len(self._order)
-            done = meta['iter'] - meta['epoch'] * count
-            meta[POSITION] = [done, count]
+        """Write down where the run is."""
+        meta = checkpoint['meta']
+        now = dict(epoch=runner.epoch, iter=runner.iter)
+        meta[VALIDATED] = all(meta[key] == now[key] for key in now)
+        if self._order is not None:
+            meta[POSITION] = self._order.position(meta['epoch'], meta['iter'])
+        if 'optimizer' in checkpoint and PROCESSES not in checkpoint:
+            # By a hook that does not ask the other processes.
+            checkpoint[PROCESSES] = [self.state_of_process(runner)]
+
+    def state_of_process(self, runner: Runner) -> dict[str, Any]:
+        """Return what a checkpoint needs of each process."""
+        own = dict(random=self._aside or get_states())
+        if self._order is not None:
+            own['order'] = self._order.begun
+        should_update = getattr(runner.optim_wrapper, 'should_update', None)
+        if should_update is not None and not should_update():
+            # Not yet summed over the processes.
+            own['gradients'] = {
+                name: parameter.grad.cpu()
+                for name, parameter in _parameters(runner).items()
+                if parameter.grad is not None
+            }
+        return own
 
     def before_train(self, runner: Runner) -> None:
-        """Take over the order of the training data."""
+        """Take over the data, go back to the checkpoint, validate."""
+        self._take_over(runner)
+        if self._own is not None:
+            set_states(self._own['random'])
+            _restore(runner, self._own.get('gradients'))
+        loop = runner.train_loop
+        if runner.val_loop is not None and loop.iter:
+            if ended(loop):
+                runner.logger.info('Nothing is left to train; validates again')
+                runner.val_loop.run()
+            elif due(loop) and not self._validated:
+                runner.logger.info('Validates first: that was interrupted')
+                runner.val_loop.run()
+        if self._own is not None and self._order is not None:
+            self._order.now = get_states()
+
+    def _take_over(self, runner: Runner) -> None:
         loop = runner.train_loop
         loader = getattr(loop, 'dataloader', None)
         if (
@@ -81,102 +140,172 @@ class ReplayHook(Hook):
             )
             return
         endless = isinstance(loop, IterBasedTrainLoop)
-        self._order = _Order(loader.batch_sampler, runner.seed, endless)
+        self._order = _Order(loader, runner.seed, endless)
+        if self._own is not None:
+            self._order.begun = self._own.get('order')
         # DataLoader lets nobody set it, because an iterator would not notice.
-        # There is none yet.
         object.__setattr__(loader, 'batch_sampler', self._order)
-        loader.dataset.__getitems__ = _Items(loader.dataset)
-        if endless:
-            loop.dataloader_iterator = _Endless(loop, runner.iter)
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Say at which batch the pass begins."""
-        if self._order is None:
-            return
-        if isinstance(runner.train_loop, IterBasedTrainLoop):
-            self._order.start(0, skip=runner.iter)
-            return
-        (done, of), count = self._done, len(self._order)
-        self._done = (0, 0)
-        if done and of != count:
+        if loader.num_workers:
+            loader.dataset.__getitems__ = _Items(loader.dataset)
+        passes, done, of = self._position or (loop.epoch, 0, 0)
+        if done and of != len(self._order):
             runner.logger.warning(
-                f'The checkpoint is of the middle of an epoch of {of} '
-                f'batches, which has {count} here (another batch size or '
-                'number of processes): the epoch begins anew'
+                f'The checkpoint is of the middle of {of} batches, which are '
+                f'{len(self._order)} here (another batch size or number of '
+                'processes): what is seen next is not what would have been'
             )
             done = 0
-        self._order.start(runner.epoch * count, skip=done)
+        self._order.start(passes, loop.iter - done, done)
+        if endless:
+            # Older versions of mmengine's have asked the loader already.
+            iterator = type(loop.dataloader_iterator)(loader)
+            # mmengine skips where nothing else is known.
+            known = bool(done)
+            loop.dataloader_iterator = (
+                _Endless(iterator, loop.iter) if known else iterator
+            )
 
-    def before_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Seed what the model draws."""
-        _seed(_MODEL, runner.seed, runner.iter)
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Say at which iteration the pass begins."""
+        order = self._order
+        if order is not None and not order.endless:
+            skip = order.skip_once()
+            order.start(runner.epoch, runner.iter - skip, skip)
+
+    def before_val(self, runner: Runner) -> None:
+        """Remember the states, if a resumed run would draw in other places.
+
+        Workers that persist are started in the first validation after each
+        start of the run, for which the main process draws.
+        """
+        loader = getattr(runner.val_loop, 'dataloader', None)
+        if getattr(loader, 'persistent_workers', False):
+            self._aside = get_states()
+
+    def after_val(self, runner: Runner) -> None:
+        """Go back to them."""
+        if self._aside is not None:
+            set_states(self._aside)
+            self._aside = None
 
 
-def _seed(*key: int) -> None:
-    """Seed Python, NumPy and PyTorch."""
-    words = np.random.SeedSequence(key).generate_state(3, np.uint64)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]) % 2**32)
-    torch.manual_seed(int(words[2]))
+def states_of_processes(runner: Runner) -> list[dict[str, Any]] | None:
+    """Return what a checkpoint needs of all processes, which all call this.
+
+    None if nobody asked for it.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, ReplayHook):
+            return all_gather_object(hook.state_of_process(runner))
+    return None
+
+
+def _parameters(runner: Runner) -> dict[str, nn.Parameter]:
+    return dict(unwrapped(runner.model).named_parameters())
+
+
+def _restore(runner: Runner, gradients: dict[str, Tensor] | None) -> None:
+    """Put accumulated gradients back, if there are any."""
+    if gradients is None:
+        return
+    parameters = _parameters(runner)
+    for name, gradient in gradients.items():
+        parameters[name].grad = gradient.to(parameters[name].device)
+    runner.logger.info(
+        'The accumulated gradients are those of the checkpoint: none is lost'
+    )
 
 
 class _Batch(list):
-    """Indices of a batch, with what it is drawn from."""
+    """Indices of a batch, with the seed for a worker to draw from."""
 
     key: tuple[int, ...] = ()
 
 
 class _Order:
-    """A batch sampler that can begin anywhere and numbers its batches.
+    """A batch sampler that can begin in the middle of a pass.
 
     Args:
-        stock: The batch sampler.
+        loader: Whose batch sampler it takes the place of.
         seed: Of the run.
-        endless: Whether batches are numbered over all passes.
+        endless: Whether passes follow each other without anybody saying so.
+
+    Attributes:
+        begun: The random states at the begin of the pass underway.
+        now: Of a resumed run, those after the last batch that is left out.
     """
 
-    def __init__(self, stock: Any, seed: int, endless: bool) -> None:
-        self.stock, self.seed, self.endless = stock, seed, endless
-        self._passes = 0
-        self.start(0, skip=0)
+    def __init__(self, loader: DataLoader, seed: int, endless: bool) -> None:
+        self.stock, self.persistent = (
+            loader.batch_sampler,
+            loader.persistent_workers,
+        )
+        self.seed, self.endless = seed, endless
+        self.begun: dict[str, Any] | None = None
+        self.now: dict[str, Any] | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name == 'stock':  # of a copy that is not filled yet
             raise AttributeError(name)
         return getattr(self.stock, name)
 
-    def start(self, first: int, skip: int) -> None:
-        """Number the next batch ``first``, and leave ``skip`` of them out."""
-        self._next, self._wanted = first, first + skip
-
-    def __iter__(self) -> Iterator[_Batch]:
-        yield from self._one_pass()
-        # An iterator of mmengine starts one more pass, not several.
-        while self.endless and self._next < self._wanted:
-            yield from self._one_pass()
-
-    def _one_pass(self) -> Iterator[_Batch]:
-        # Some samplers draw their order from the global state.
-        _seed(_ORDER, self.seed, self._next)
-        sampler = getattr(self.stock, 'sampler', None)
-        if self.endless and hasattr(sampler, 'set_epoch'):
-            # mmengine has not counted the passes before an interruption.
-            sampler.set_epoch(self._passes)
-        self._passes += 1
-        for indices in self.stock:
-            number = self._next
-            self._next += 1
-            if number >= self._wanted:
-                batch = _Batch(indices)
-                batch.key = (_DATA, self.seed, get_rank(), number)
-                yield batch
-
     def __len__(self) -> int:
         return len(self.stock)
 
+    def start(self, passes: int, first: int, skip: int) -> None:
+        """Say what the next pass is.
+
+        Args:
+            passes: Passes before it.
+            first: Iteration of its first batch.
+            skip: Batches to leave out.
+        """
+        self._next = passes, first, skip
+        self._underway = passes, first
+
+    def skip_once(self) -> int:
+        """Return what the next pass leaves out, for the first time only."""
+        passes, first, skip = self._next
+        self._next = passes, first, 0
+        return skip
+
+    def position(self, epoch: int, iteration: int) -> list[int]:
+        """Return passes ended, batches done of the next, batches of one."""
+        passes, first = self._underway
+        if not self.endless and epoch > passes:
+            return [epoch, 0, len(self)]
+        return [passes, iteration - first, len(self)]
+
+    def __iter__(self) -> Iterator[_Batch]:
+        # Runs when the first batch is asked for: the iterator over the data
+        # is there, and has drawn what it draws.
+        (passes, first, skip), now, self.now = self._next, self.now, None
+        self._underway = passes, first
+        sampler = getattr(self.stock, 'sampler', None)
+        if self.endless and hasattr(sampler, 'set_epoch'):
+            # mmengine does not count the passes before an interruption.
+            sampler.set_epoch(passes)
+        if skip and self.begun is not None:
+            # Some samplers draw their order from them.
+            set_states(self.begun)
+        elif not skip and now is not None and self.persistent:
+            # The other run had its iterator from an earlier pass.
+            set_states(now)
+        self.begun = get_states()
+        count = 0
+        for indices in self.stock:
+            count += 1
+            if count > skip:
+                batch = _Batch(indices)
+                batch.key = (self.seed, get_rank(), first + count)
+                yield batch
+            elif count == skip and now is not None:
+                set_states(now)
+        self._next = passes + 1, first + count, 0
+
 
 class _Items:
-    """The samples of a batch, in whichever process they are loaded.
+    """The samples of a batch, in the worker that loads them.
 
     PyTorch asks a data set for ``__getitems__`` before it asks for single
     samples.
@@ -190,8 +319,8 @@ class _Items:
         self.stock = getattr(dataset, '__getitems__', None)
 
     def __call__(self, indices: list[int]) -> list[Any]:
-        if isinstance(indices, _Batch):
-            _seed(*indices.key)
+        if isinstance(indices, _Batch) and get_worker_info() is not None:
+            seed(*indices.key)
         if self.stock is not None:
             return self.stock(indices)
         return [self.dataset[index] for index in indices]
@@ -201,15 +330,14 @@ class _Endless:
     """mmengine's endless iterator, over an order that skips by itself.
 
     Args:
-        loop: Whose iterator it takes over.
-        skipped: Batches that were trained on before.
+        iterator: Of mmengine.
+        skipped: Iterations before.
     """
 
-    def __init__(self, loop: IterBasedTrainLoop, skipped: int) -> None:
-        kind = type(loop.dataloader_iterator)
-        self._iterator = kind(loop.dataloader)
+    def __init__(self, iterator: Iterator[Any], skipped: int) -> None:
+        self._iterator = iterator
         # Before 0.10.12, mmengine skips by drawing.
-        self._drawn = 0 if hasattr(kind, 'skip_iter') else skipped
+        self._drawn = 0 if hasattr(iterator, 'skip_iter') else skipped
 
     def __iter__(self) -> Iterator[Any]:
         return self
