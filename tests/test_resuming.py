@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import MessageHub
@@ -131,37 +132,30 @@ def train(classifier, tmp_path):
     return call
 
 
+# Tuner -> what is said where checkpoints have no frozen weights, and where
+# they have.
+OTHERS = {
+    "type='LoRA', rank=4": ('rank=8 there, 4 here', r'tuner\.\S+ has shape'),
+    "_delete_=True, type='LoRand'": (
+        "'LoRA'}, this one has a LoRand",
+        'it lacks backbone.tuner',
+    ),
+    "_delete_=True, type='Fixed'": (
+        "'LoRA'}, this one has a Fixed",
+        'the model has no backbone.tuner',
+    ),
+}
+
+
 @pytest.mark.parametrize('full', [False, True])
-@pytest.mark.parametrize(
-    ('tuner', 'small', 'large'),
-    [
-        (
-            "type='LoRA', rank=4",
-            r'rank=8 there, 4 here',
-            r'tuner\.\S+ has shape',
-        ),
-        (
-            "_delete_=True, type='LoRand'",
-            "'LoRA'}, this one has a LoRand",
-            'it lacks backbone.tuner',
-        ),
-        (
-            "_delete_=True, type='Fixed'",
-            "'LoRA'}, this one has a Fixed",
-            'the model has no backbone.tuner',
-        ),
-    ],
-)
-def test_another_model_is_not_resumed(train, tuner, small, large, full):
+def test_another_model_is_not_resumed(train, full):
     hook = f'default_hooks.checkpoint.full={full}'
-    words = ('--cfg-options', 'train_cfg.max_epochs=1', hook)
-    work = train(*words)
+    work = train('--cfg-options', 'train_cfg.max_epochs=1', hook)
     before = (work / 'epoch_1.pth').read_bytes()
-    sentence = large if full else small
-    with pytest.raises(
-        RuntimeError, match=f'another model: .*{sentence}.*load_from='
-    ):
-        train('--resume', tuner=tuner)
+    for tuner, sentences in OTHERS.items():
+        sentence = f'another model: .*{sentences[full]}.*load_from='
+        with pytest.raises(RuntimeError, match=sentence):
+            train('--resume', tuner=tuner)
     assert (work / 'epoch_1.pth').read_bytes() == before
     assert not (work / 'epoch_2.pth').exists()
 
@@ -186,6 +180,24 @@ def test_a_run_goes_on_from_the_older_checkpoint(train, tmp_path, capsys):
     assert again['meta']['epoch'] == 2
     said = ''.join(capsys.readouterr())
     assert f'going on from {work}/epoch_1.pth' in said
+
+
+def test_a_run_that_drew_its_seed_goes_on_with_it(train, monkeypatch):
+    """The order of the data is made before mmengine reads the seed."""
+    seeds, stock = [], DefaultSampler.__init__
+
+    def spy(self, dataset, **kwargs):
+        stock(self, dataset, **kwargs)
+        seeds.append(self.seed)
+
+    monkeypatch.setattr(DefaultSampler, '__init__', spy)
+    drawn = ('--cfg-options', 'randomness.seed=None')
+    work = train(*drawn, 'train_cfg.max_epochs=1')
+    last = f"load_from='{work}/epoch_1.pth'"
+    for words in (['--resume', *drawn], [*drawn, 'resume=True', last]):
+        train(*words)
+    assert len(seeds) >= 6
+    assert len(set(seeds)) == 1
 
 
 class Two(nn.Module):
@@ -270,7 +282,7 @@ def test_older_files_go_when_the_new_one_is_there(tmp_path, monkeypatch):
     new = tmp_path / 'epoch_2.pth'
 
     class Dying:
-        optim_wrapper = None
+        hooks = ()
 
         def save_checkpoint(self, folder, name, **_):
             Path(folder, name).write_bytes(b'half')

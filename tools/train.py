@@ -65,8 +65,8 @@ def train(args: argparse.Namespace) -> None:
             )
         cfg.auto_scale_lr.enable = True
     resume_from = args.resume
-    if not resume_from and cfg.get('resume') and not cfg.get('load_from'):
-        resume_from = 'auto'
+    if not resume_from and cfg.get('resume'):
+        resume_from = cfg.get('load_from') or 'auto'
     if resume_from == 'auto':
         # None at a first start, which loads what the config says.
         resume_from = latest_checkpoint(cfg.work_dir)
