@@ -2,8 +2,11 @@
 
 import runpy
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -90,6 +93,25 @@ def group_of_one(tmp_path: Path) -> Iterator[None]:
     )
     yield
     distributed.destroy_process_group()
+
+
+@pytest.fixture
+def served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, str]]:
+    """A folder, the URL that it has, and a new cache of downloads."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv('no_proxy', '127.0.0.1')
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    handler = partial(Quiet, directory=str(tmp_path))
+    with HTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield tmp_path, f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
 
 
 @pytest.fixture

@@ -1,9 +1,6 @@
 """Swin files of every layout, into the tuned Swins of three frameworks."""
 
 import copy
-import functools
-import threading
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 
 import pytest
 import torch
@@ -283,23 +280,6 @@ def test_the_first_stages_of_a_file_load(framework, tmp_path):
     for name, value in state_dict.items():
         if not name.startswith('norm'):
             assert torch.equal(value, openmmlab()[name]), name
-
-
-@pytest.fixture
-def served(tmp_path, monkeypatch):
-    """A folder, and the URL that it has."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    monkeypatch.setenv('no_proxy', '127.0.0.1')
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
-    handler = functools.partial(Quiet, directory=str(tmp_path))
-    with HTTPServer(('127.0.0.1', 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield tmp_path, f'http://127.0.0.1:{server.server_port}'
-        server.shutdown()
 
 
 @pytest.mark.parametrize(
