@@ -282,7 +282,8 @@ def test_older_files_go_when_the_new_one_is_there(tmp_path, monkeypatch):
     new = tmp_path / 'epoch_2.pth'
 
     class Dying:
-        hooks = ()
+        hooks, work_dir, model = (), str(tmp_path), nn.Linear(1, 1)
+        message_hub, logger = MessageHub(str(tmp_path)), logging.getLogger()
 
         def save_checkpoint(self, folder, name, **_):
             Path(folder, name).write_bytes(b'half')
@@ -298,6 +299,11 @@ def test_older_files_go_when_the_new_one_is_there(tmp_path, monkeypatch):
     )
     hook.save(Dying(), str(new), progress)
     assert [*tmp_path.iterdir()] == [new]
+    # A kill between two removals; the checkpoint says what it replaced.
+    old[1].touch()
+    hook.before_train(Dying())
+    assert [*tmp_path.iterdir()] == [new]
+    backend = hook.file_backend
     # What is written under the name of what it replaces stays.
     backend.remove(str(new))
     hook.save(Dying(), str(new), progress)

@@ -23,6 +23,8 @@ from ..tuners.written import checkpoint_of
 from .replay import PROCESSES, states_of_processes
 
 SUFFIX = '.safetensors'
+# Key in a checkpoint's message hub: names of files that it replaces.
+_REPLACED = 'replaced_ckpts'
 
 
 @HOOKS.register_module()
@@ -73,6 +75,12 @@ class AdapterCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         self.file_backend = _Pairs(self.file_backend)
+        # It may have been killed before it had removed them.
+        if is_main_process():
+            for name in runner.message_hub.runtime_info.get(_REPLACED, ()):
+                path = self.file_backend.join_path(self.out_dir, name)
+                self.file_backend.remove(path)
+            self.file_backend.remove_replaced()
         model = unwrapped(runner.model)
         if not self.full and not self._base_is_named(model):
             runner.logger.info(
@@ -141,6 +149,8 @@ class AdapterCheckpointHook(CheckpointHook):
             kwargs: Of ``runner.save_checkpoint``.
         """
         self._saved = path, {key: meta[key] for key in ('epoch', 'iter')}
+        replaced = self.file_backend.replaced_by(path)
+        runner.message_hub.update_info(_REPLACED, replaced)
         if kwargs.get('save_optimizer', True):
             self._processes = states_of_processes(runner)
         # Strategies other than PyTorch's own write folders, in all processes.
@@ -150,7 +160,7 @@ class AdapterCheckpointHook(CheckpointHook):
             folder, _, name = str(place).rpartition('/')
             runner.save_checkpoint(folder, name, meta=dict(meta), **kwargs)
         self._saved = self._processes = None
-        self.file_backend.remove_replaced(path)
+        self.file_backend.remove_replaced()
 
 
 def _bases(model: nn.Module) -> dict[str, str]:
@@ -210,9 +220,13 @@ class _Pairs:
         """Let both be removed after the next checkpoint."""
         self._replaced |= {path, _twin(path)}
 
-    def remove_replaced(self, path: str) -> None:
-        """Remove them, but not what has been written."""
+    def replaced_by(self, path: str) -> list[str]:
+        """Return the names of what goes when a checkpoint is written."""
         self._replaced -= {path, _twin(path)}
+        return sorted(name.rpartition('/')[2] for name in self._replaced)
+
+    def remove_replaced(self) -> None:
+        """Remove what waits for it."""
         for file in filter(self._backend.isfile, self._replaced):
             self._backend.remove(file)
         self._replaced.clear()
