@@ -152,24 +152,25 @@ def read(path: str | os.PathLike) -> AdapterFile:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged(path, error) from None
     if metadata.get('sha256') != _digest(text, tensors):
-        raise _damaged(path, 'it is not what was written')
+        raise damaged(path, 'it is not what was written')
     info = _parsed(path, text)
     _check_info(path, info)
     for name, owner in info['aliases'].items():
         if owner not in tensors or name in tensors:
-            raise _damaged(path, f"its alias '{name}' leads nowhere")
+            raise damaged(path, f"its alias '{name}' leads nowhere")
         tensors[name] = tensors[owner]
     for name in tensors:
         if not all(name.split('.')) or set(name) & set('/\\\0'):
-            raise _damaged(path, f'{name!r} is no name of a tensor')
+            raise damaged(path, f'{name!r} is no name of a tensor')
     return AdapterFile(info, tensors)
 
 
-def _damaged(path: str | os.PathLike, reason: str) -> AdapterError:
+def damaged(path: str | os.PathLike, reason: object) -> AdapterError:
+    """Return the error of a file that is not what was written."""
     return AdapterError(
-        f'{path} is damaged ({reason[:200]}): copy or download it again'
+        f'{path} is damaged ({str(reason)[:200]}): copy or download it again'
     )
 
 
@@ -195,16 +196,16 @@ def _header(path: str | os.PathLike) -> dict:
         size = os.fstat(file.fileno()).st_size
         start = file.read(_LENGTH.size)
         if len(start) < _LENGTH.size:
-            raise _damaged(path, f'it has {size} bytes')
+            raise damaged(path, f'it has {size} bytes')
         (length,) = _LENGTH.unpack(start)
         if length > min(size - _LENGTH.size, _LARGEST_HEADER):
-            raise _damaged(path, f'its header would have {length} bytes')
+            raise damaged(path, f'its header would have {length} bytes')
         header = _parsed(path, file.read(length))
     metadata = header.get('__metadata__', {})
     if not isinstance(metadata, dict) or not all(
         isinstance(value, str) for value in metadata.values()
     ):
-        raise _damaged(path, 'its metadata are not texts')
+        raise damaged(path, 'its metadata are not texts')
     return header
 
 
@@ -218,9 +219,9 @@ def _parsed(path: str | os.PathLike, text: str | bytes) -> dict:
     try:
         parsed = json.loads(text, object_pairs_hook=distinct)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, str(error)) from None
+        raise damaged(path, error) from None
     if not isinstance(parsed, dict):
-        raise _damaged(path, 'its header is no table')
+        raise damaged(path, 'its header is no table')
     return parsed
 
 
@@ -239,6 +240,6 @@ def _check_info(path: str | os.PathLike, info: dict) -> None:
             if not isinstance(table, dict) or not isinstance(
                 table.get(key), kind
             ):
-                raise _damaged(path, f"its '{key}' is missing or no {kind}")
+                raise damaged(path, f"its '{key}' is missing or no {kind}")
     if not all(isinstance(owner, str) for owner in info['aliases'].values()):
-        raise _damaged(path, 'an alias is no name')
+        raise damaged(path, 'an alias is no name')

@@ -38,7 +38,7 @@ from ..tuners import LoRA, tuners_of
 from ..tuners.wrappers import unwrapped
 from ..tuners.written import checkpoint_of
 from .adapter_checks import difference
-from .adapter_file import AdapterError
+from .adapter_file import AdapterError, damaged
 from .whole_file import whole_file
 
 CONFIG = 'adapter_config.json'
@@ -193,9 +193,9 @@ def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_bytes())
     except (ValueError, RecursionError) as error:
-        raise _damaged(folder / CONFIG, error) from None
+        raise damaged(folder / CONFIG, error) from None
     if not isinstance(config, dict):
-        raise _damaged(folder / CONFIG, 'it is no table')
+        raise damaged(folder / CONFIG, 'it is no table')
     if config.get('peft_type') != 'LORA':
         raise AdapterError(
             f'{folder} has peft_type={config.get("peft_type")!r}, and only '
@@ -213,9 +213,9 @@ def _config(folder: Path) -> dict[str, Any]:
             )
     r, alpha = config.get('r'), config.get('lora_alpha')
     if type(r) is not int or r < 1:
-        raise _damaged(folder / CONFIG, f'its r is {r!r}')
+        raise damaged(folder / CONFIG, f'its r is {r!r}')
     if type(alpha) not in (int, float) or not math.isfinite(alpha):
-        raise _damaged(folder / CONFIG, f'its lora_alpha is {alpha!r}')
+        raise damaged(folder / CONFIG, f'its lora_alpha is {alpha!r}')
     return config
 
 
@@ -240,7 +240,7 @@ def _pairs(
     try:
         found = load_file(folder / TENSORS)
     except SafetensorError as error:
-        raise _damaged(folder / TENSORS, error) from None
+        raise damaged(folder / TENSORS, error) from None
     wanted = {}
     for path, update in tuner.updates().items():
         width = update.embed_dims
@@ -293,10 +293,4 @@ def _fitting(
     return (
         f"tuner=dict(type='LoRA', rank={rank}, alpha={scale * rank:.12g}, "
         f'targets={targets})'
-    )
-
-
-def _damaged(path: Path, reason: object) -> AdapterError:
-    return AdapterError(
-        f'{path} is damaged ({str(reason)[:200]}): copy or download it again'
     )
