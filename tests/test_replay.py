@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import nn
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -97,6 +99,7 @@ def runner_of(
         world_size=1,
         visualizer=SimpleNamespace(dataset_meta=None),
         logger=logging.getLogger('test'),
+        model=nn.BatchNorm1d(2),
         optim_wrapper=None,
         val_loop=val_loop,
         _resume=progress is not None,
@@ -218,6 +221,49 @@ def test_it_goes_on_as_it_would_have(kind, sampler, workers):
             assert seen == whole[again[2]['meta']['iter'] :]
 
 
+@pytest.mark.parametrize('sampler', [DefaultSampler, InfiniteSampler])
+def test_from_a_checkpoint_that_does_not_say_where_it_is(sampler):
+    """mmengine's own; and once more from one of the run that went on."""
+    options = dict(kind=ITERATIONS, sampler=sampler)
+    seed(0)
+    whole = [batch for batch, _ in run(runner_of(**options), ReplayHook())[0]]
+    indices = [[index for index, *_ in batch] for batch in whole]
+    for done in (3, 5, 12):
+        checkpoint = dict(meta=dict(epoch=0, iter=done))
+        seen, saved, _ = go_on(checkpoint, **options)
+        assert [[i for i, *_ in batch] for batch, _ in seen] == indices[done:]
+        seen, *_ = go_on(saved[1], **options)
+        rest = indices[saved[1]['meta']['iter'] :]
+        assert [[i for i, *_ in batch] for batch, _ in seen] == rest
+
+
+def test_gradients_and_statistics_of_each_process(monkeypatch):
+    norm = nn.BatchNorm1d(2)
+    runner = runner_of(EPOCHS)
+    runner.model, runner.world_size = norm, 2
+    optimizer = torch.optim.SGD(norm.parameters(), 0.1)
+    wrapper = OptimWrapper(optimizer, accumulative_counts=2)
+    runner.optim_wrapper = OptimWrapperDict(norm=wrapper)
+    hook = ReplayHook()
+    assert 'gradients' not in hook.state_of_process(runner)
+    wrapper.update_params(norm(torch.rand(3, 2)).pow(3).sum())
+    own = hook.state_of_process(runner)
+    resumed = runner_of(EPOCHS, progress=(1, 5))
+    resumed.world_size = 2
+    fixed = mock.Mock(return_value=1)
+    monkeypatch.setattr('mmlowrank.engine.replay.get_rank', fixed)
+    hook = ReplayHook()
+    processes = {PROCESSES: [dict(random=own['random']), own]}
+    hook.after_load_checkpoint(resumed, dict(meta={}, **processes))
+    resumed.val_loop = None
+    hook.before_train(resumed)
+    assert torch.equal(resumed.model.running_mean, norm.running_mean)
+    assert norm.running_mean.any()
+    assert torch.equal(resumed.model.weight.grad, norm.weight.grad)
+    wrapper.update_params(norm(torch.rand(3, 2)).pow(3).sum())
+    assert 'gradients' not in hook.state_of_process(runner)
+
+
 @pytest.mark.parametrize('kind', [EPOCHS, ITERATIONS])
 def test_without_an_interruption_nothing_is_drawn_otherwise(kind):
     """The stock tools' numbers, where no worker draws."""
@@ -301,6 +347,7 @@ def test_an_interrupted_validation_is_made_again(
         hook.after_load_checkpoint(runner, dict(meta=meta))
         hook.before_train(runner)
         assert runner.val_loop.run.call_count == count
+        runner = runner_of(kind, progress=(epoch, iteration))
         runner.val_loop = None
         hook.before_train(runner)
 

@@ -110,6 +110,19 @@ def test_a_copy_leaves_the_best_of_the_original_alone(tmp_path):
     for hook in hooks:
         hook.before_train(runner)
     assert checkpoints.best_ckpt_path == f'{copy}/best_acc_epoch_1.pth'
+    # Nor does a run that goes on in a new folder own it.
+    (copy / 'best_acc_epoch_1.pth').unlink()
+    hub.update_info('best_ckpt', f'{original}/best_acc_epoch_1.pth')
+    for hook in hooks:
+        hook.before_train(runner)
+    assert checkpoints.best_ckpt_path is None
+    # But where the hook writes, it is this run's.
+    hub.update_info('best_ckpt', f'{original}/best_acc_epoch_1.pth')
+    runner.work_dir, runner.hooks = f'{copy}/original', hooks
+    checkpoints.out_dir = str(tmp_path)
+    for hook in hooks:
+        hook.before_train(runner)
+    assert checkpoints.best_ckpt_path == f'{original}/best_acc_epoch_1.pth'
 
 
 MORE = """
@@ -299,8 +312,12 @@ def test_older_files_go_when_the_new_one_is_there(tmp_path, monkeypatch):
     )
     hook.save(Dying(), str(new), progress)
     assert [*tmp_path.iterdir()] == [new]
-    # A kill between two removals; the checkpoint says what it replaced.
+    # A kill between two removals; the checkpoint says what it replaced. One
+    # of another folder says nothing of this.
     old[1].touch()
+    hook.before_train(Dying())
+    assert old[1].exists()
+    Dying.message_hub.update_info('last_ckpt', f'/moved/{new.name}')
     hook.before_train(Dying())
     assert [*tmp_path.iterdir()] == [new]
     backend = hook.file_backend

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from mmengine._strategy import DDPStrategy, SingleDeviceStrategy
 from mmengine.dist import is_main_process
 from mmengine.fileio import BaseStorageBackend, put
 from mmengine.hooks import CheckpointHook
@@ -23,6 +24,7 @@ from ..tuners.written import checkpoint_of
 from .replay import PROCESSES, states_of_processes
 
 SUFFIX = '.safetensors'
+_OF_ONE_FILE = (SingleDeviceStrategy, DDPStrategy)
 # Key in a checkpoint's message hub: names of files that it replaces.
 _REPLACED = 'replaced_ckpts'
 
@@ -77,10 +79,7 @@ class AdapterCheckpointHook(CheckpointHook):
         self.file_backend = _Pairs(self.file_backend)
         # It may have been killed before it had removed them.
         if is_main_process():
-            for name in runner.message_hub.runtime_info.get(_REPLACED, ()):
-                path = self.file_backend.join_path(self.out_dir, name)
-                self.file_backend.remove(path)
-            self.file_backend.remove_replaced()
+            self._remove_left(runner.message_hub.runtime_info)
         model = unwrapped(runner.model)
         if not self.full and not self._base_is_named(model):
             runner.logger.info(
@@ -88,9 +87,19 @@ class AdapterCheckpointHook(CheckpointHook):
                 'have them'
             )
             self.full = True
+        self._bases = _bases(model)
         # Else a best one is not noted in the checkpoint resumed from.
         last = runner.message_hub.runtime_info.get('last_ckpt')
         self.last_ckpt = last and beside(self.out_dir, last)
+
+    def _remove_left(self, info: dict[str, Any]) -> None:
+        """Remove what a checkpoint replaced, if it is of this folder."""
+        join, last = self.file_backend.join_path, info.get('last_ckpt')
+        own = last and join(self.out_dir, last.rpartition('/')[2])
+        if own and self.file_backend.isfile(own):
+            for name in info.get(_REPLACED, ()):
+                self.file_backend.remove(join(self.out_dir, name))
+            self.file_backend.remove_replaced()
 
     def _base_is_named(self, model: nn.Module) -> bool:
         return all(
@@ -116,6 +125,8 @@ class AdapterCheckpointHook(CheckpointHook):
         if self._saved is None:
             return
         path, progress = self._saved
+        # FlexibleRunner counts anew.
+        checkpoint['meta'].update(progress)
         if self._processes is not None:
             checkpoint[PROCESSES] = self._processes
         model = unwrapped(runner.model)
@@ -135,6 +146,15 @@ class AdapterCheckpointHook(CheckpointHook):
                 draft = Path(folder, f'adapter{SUFFIX}')
                 info = save_adapter(model, draft, **about)
                 put(draft.read_bytes(), twin, self.backend_args)
+        if not self.full and any(
+            self._bases.get(path) != tuner['base']
+            for path, tuner in info['tuners'].items()
+        ):
+            # A teacher that follows its student does so with rounding.
+            runner.logger.warning(
+                'Something changed frozen weights, so checkpoints have them'
+            )
+            self.full = True
         if not self.full:
             name = path.rpartition('/')[2]
             leave_out_base(checkpoint, model, info, name)
@@ -153,8 +173,10 @@ class AdapterCheckpointHook(CheckpointHook):
         runner.message_hub.update_info(_REPLACED, replaced)
         if kwargs.get('save_optimizer', True):
             self._processes = states_of_processes(runner)
-        # Strategies other than PyTorch's own write folders, in all processes.
-        local = isinstance(runner, Runner) and '://' not in path
+        # Other strategies write folders, in all processes.
+        strategy = type(getattr(runner, 'strategy', None))
+        one_file = isinstance(runner, Runner) or strategy in _OF_ONE_FILE
+        local = one_file and '://' not in path
         draft = local and is_main_process()
         with whole_file(path) if draft else nullcontext(path) as place:
             folder, _, name = str(place).rpartition('/')

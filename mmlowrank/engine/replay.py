@@ -12,8 +12,10 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import Tensor, nn
+from mmengine.utils import apply_to
+from torch import Tensor
 from torch.utils.data import (
     DataLoader,
     Dataset,
@@ -21,6 +23,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from ..checkpoint.adapters import own_state
 from ..registry import HOOKS
 from ..tuners.wrappers import unwrapped
 from .missed_validation import due, ended
@@ -72,9 +75,14 @@ class ReplayHook(Hook):
         meta = checkpoint['meta']
         self._position = meta.get(POSITION)
         self._validated = meta.get(VALIDATED, False)
-        processes = checkpoint.get(PROCESSES, [])
+        # They were loaded to where the model is.
+        processes = checkpoint.pop(PROCESSES, [])
         if len(processes) == runner.world_size:
-            self._own = processes[get_rank()]
+            self._own = apply_to(
+                processes[get_rank()],
+                lambda value: isinstance(value, Tensor),
+                Tensor.cpu,
+            )
         else:
             runner.logger.warning(
                 f'The checkpoint has the random states of {len(processes)} '
@@ -98,12 +106,18 @@ class ReplayHook(Hook):
         own = dict(random=self._aside or get_states())
         if self._order is not None:
             own['order'] = self._order.begun
-        should_update = getattr(runner.optim_wrapper, 'should_update', None)
-        if should_update is not None and not should_update():
+        model = unwrapped(runner.model)
+        if runner.world_size > 1:
+            # Statistics move in each process by itself.
+            moving = own_state(model).keys() & dict(model.named_buffers())
+            own['buffers'] = {
+                name: model.get_buffer(name).cpu() for name in moving
+            }
+        if _accumulates(runner.optim_wrapper):
             # Not yet summed over the processes.
             own['gradients'] = {
                 name: parameter.grad.cpu()
-                for name, parameter in _parameters(runner).items()
+                for name, parameter in model.named_parameters()
                 if parameter.grad is not None
             }
         return own
@@ -113,7 +127,7 @@ class ReplayHook(Hook):
         self._take_over(runner)
         if self._own is not None:
             set_states(self._own['random'])
-            _restore(runner, self._own.get('gradients'))
+            _restore(runner, self._own)
         loop = runner.train_loop
         if runner.val_loop is not None and loop.iter:
             if ended(loop):
@@ -124,6 +138,7 @@ class ReplayHook(Hook):
                 runner.val_loop.run()
         if self._own is not None and self._order is not None:
             self._order.now = get_states()
+        self._own = None
 
     def _take_over(self, runner: Runner) -> None:
         loop = runner.train_loop
@@ -147,23 +162,23 @@ class ReplayHook(Hook):
         object.__setattr__(loader, 'batch_sampler', self._order)
         if loader.num_workers:
             loader.dataset.__getitems__ = _Items(loader.dataset)
-        passes, done, of = self._position or (loop.epoch, 0, 0)
-        if done and of != len(self._order):
+        # In a checkpoint that does not say, loops without epochs count on.
+        count = len(self._order)
+        unknown = (0, loop.iter, count) if endless else (loop.epoch, 0, count)
+        passes, done, of = self._position or unknown
+        if done and of != count:
             runner.logger.warning(
                 f'The checkpoint is of the middle of {of} batches, which are '
-                f'{len(self._order)} here (another batch size or number of '
-                'processes): what is seen next is not what would have been'
+                f'{count} here (another batch size or number of processes): '
+                'what is seen next is not what would have been'
             )
-            done = 0
+            passes, done, _ = unknown
+            self._order.begun = None
         self._order.start(passes, loop.iter - done, done)
         if endless:
             # Older versions of mmengine's have asked the loader already.
             iterator = type(loop.dataloader_iterator)(loader)
-            # mmengine skips where nothing else is known.
-            known = bool(done)
-            loop.dataloader_iterator = (
-                _Endless(iterator, loop.iter) if known else iterator
-            )
+            loop.dataloader_iterator = _Endless(iterator, loop.iter)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Say at which iteration the pass begins."""
@@ -200,17 +215,25 @@ def states_of_processes(runner: Runner) -> list[dict[str, Any]] | None:
     return None
 
 
-def _parameters(runner: Runner) -> dict[str, nn.Parameter]:
-    return dict(unwrapped(runner.model).named_parameters())
+def _accumulates(wrapper: OptimWrapper | OptimWrapperDict) -> bool:
+    """Whether gradients wait for those of further iterations."""
+    several = isinstance(wrapper, OptimWrapperDict)
+    wrappers = wrapper.values() if several else [wrapper]
+    # Those of other frameworks do not say.
+    kinds = (w for w in wrappers if isinstance(w, OptimWrapper))
+    return any(not w.should_update() for w in kinds)
 
 
-def _restore(runner: Runner, gradients: dict[str, Tensor] | None) -> None:
-    """Put accumulated gradients back, if there are any."""
-    if gradients is None:
+def _restore(runner: Runner, own: dict[str, Any]) -> None:
+    """Put statistics and accumulated gradients back, if there are any."""
+    model = unwrapped(runner.model)
+    for name, values in own.get('buffers', {}).items():
+        model.get_buffer(name).copy_(values)
+    if 'gradients' not in own:
         return
-    parameters = _parameters(runner)
-    for name, gradient in gradients.items():
-        parameters[name].grad = gradient.to(parameters[name].device)
+    for name, gradient in own['gradients'].items():
+        parameter = model.get_parameter(name)
+        parameter.grad = gradient.to(parameter.device)
     runner.logger.info(
         'The accumulated gradients are those of the checkpoint: none is lost'
     )
@@ -301,7 +324,11 @@ class _Order:
                 yield batch
             elif count == skip and now is not None:
                 set_states(now)
-        self._next = passes + 1, first + count, 0
+        self._next = passes + 1, first + count, max(skip - count, 0)
+        if self.endless and 0 < count < skip:
+            # An iterator of mmengine starts one more pass, not several.
+            self.now = now
+            yield from self
 
 
 class _Items:

@@ -1,6 +1,8 @@
 """A run goes on with its own checkpoint only."""
 
-from mmengine.hooks import Hook
+from pathlib import Path
+
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 from torch.optim import Optimizer
 
@@ -40,10 +42,18 @@ class ResumeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Come before CheckpointHook reads the path."""
+        name = Path(runner.work_dir).name
+        own = {Path(runner.work_dir)} | {
+            Path(hook.out_dir, name)
+            for hook in getattr(runner, 'hooks', ())
+            if isinstance(hook, CheckpointHook) and hook.out_dir
+        }
         for key, path in runner.message_hub.runtime_info.items():
-            if key.startswith('best_ckpt') and path:
+            if key.startswith('best_ckpt') and path and '://' not in path:
                 here = beside(runner.work_dir, path)
-                runner.message_hub.update_info(key, here)
+                # Of a run in another folder, which keeps its own.
+                kept = here if Path(here).parent in own else None
+                runner.message_hub.update_info(key, kept)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Name what trains."""
