@@ -352,8 +352,11 @@ def test_the_index_of_pip_is_the_index_of_uv(begun):
 def test_the_lock_has_what_is_required(module):
     """Each requirement at its version, and one OpenCV: the headless one."""
     lock = module.LOCK.read_text()
-    for path in module.LOCK.parent.glob('*.txt'):
-        lines = path.read_text().splitlines() if path != module.LOCK else []
+    for path in {*module.LOCK.parent.glob('*.txt')} - {
+        module.LOCK,
+        module.PEFT,
+    }:
+        lines = path.read_text().splitlines()
         for line in filter(None, (x.split('#')[0].strip() for x in lines)):
             if line.startswith('opencv-python=='):
                 continue
@@ -362,6 +365,15 @@ def test_the_lock_has_what_is_required(module):
             assert f'\n{wanted}' in lock, line
     assert '\nopencv-python-headless==' in lock
     assert '\nopencv-python==' not in lock
+
+
+def test_what_peft_needs_stays_out_of_the_environment(module):
+    """mmengine would import transformers in every process."""
+    lock, text = module.LOCK.read_text(), module.PEFT.read_text()
+    names = re.findall(r'^([\w-]+)==', text, re.M)
+    assert {'peft', 'transformers'} <= {*names}
+    assert not [name for name in names if f'\n{name}==' in lock]
+    assert text.count('--hash=') >= len(names)
 
 
 def test_the_opencv_here_needs_no_screen():
