@@ -10,9 +10,8 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from made_data import write_digit_swin
+from mmengine.registry import DefaultScope
 from torch import distributed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,15 +38,8 @@ def digit_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def digit_swin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of the quickstart's Swin that no seed of a config draws."""
-    path = tmp_path_factory.mktemp('weights') / 'swin.pth'
-    leaf = 'configs/quickstart/pretrain_swin-mini_digits.py'
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        torch.manual_seed(99)
-        model = MODELS.build(Config.fromfile(ROOT / leaf).model)
-        model.init_weights()
-    torch.save(dict(state_dict=model.state_dict()), path)
-    return path
+    """File of weights of the quickstart's Swin."""
+    return write_digit_swin(tmp_path_factory.mktemp('weights') / 'swin.pth')
 
 
 # A classifier that trains in a second.

@@ -23,8 +23,7 @@ import time
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from made_data import write_digit_swin
 
 from mmlowrank.checkpoint.adapter_file import read
 from mmlowrank.checkpoint.resuming import is_whole
@@ -197,12 +196,7 @@ def prepare(folder: Path) -> None:
 
     if not (folder / 'scenes').exists():
         write_digit_scenes(folder / 'scenes', num_train=1, num_val=1)
-    leaf = 'configs/quickstart/pretrain_swin-mini_digits.py'
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        torch.manual_seed(99)
-        model = MODELS.build(Config.fromfile(ROOT / leaf).model)
-        model.init_weights()
-    torch.save(dict(state_dict=model.state_dict()), folder / 'swin.pth')
+    write_digit_swin(folder / 'swin.pth')
     os.environ['DIGIT_SCENES'] = str(folder / 'scenes')
     os.environ['DIGIT_SWIN'] = str(folder / 'swin.pth')
 

@@ -1,14 +1,32 @@
-"""COCO, VOC and ADE20K in their real layouts, with a few small images."""
+"""COCO, VOC and ADE20K in their real layouts, with a few small images.
+
+And weights to start from.
+"""
 
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 
+ROOT = Path(__file__).resolve().parents[1]
 SIZE = (96, 64)  # width, height
 # x, y, width, height; the second one is under 32 pixels wide.
 BOXES = [(8, 12, 40, 44), (60, 10, 20, 40)]
+
+
+def write_digit_swin(path: Path) -> Path:
+    """Write weights of the quickstart's Swin, of a seed that no config has."""
+    leaf = 'configs/quickstart/pretrain_swin-mini_digits.py'
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        torch.manual_seed(99)
+        model = MODELS.build(Config.fromfile(ROOT / leaf).model)
+        model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return path
 
 
 def write_image(path: Path) -> None:

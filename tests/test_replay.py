@@ -279,7 +279,7 @@ def test_workers_draw_each_batch_anew(monkeypatch):
     found = []
     for rank in (0, 1):
         fixed = mock.Mock(return_value=rank)
-        monkeypatch.setattr('mmlowrank.engine.replay.get_rank', fixed)
+        monkeypatch.setattr('mmlowrank.engine.data_order.get_rank', fixed)
         for workers in (1, 2):
             seed(0)
             seen, _ = run(runner_of(EPOCHS, workers=workers), ReplayHook())

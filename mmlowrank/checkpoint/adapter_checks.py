@@ -22,10 +22,8 @@ from .plain_values import plain
 
 # Of what a checkpoint says of its run, what the file keeps.
 ABOUT = ('dataset_meta', 'progress', 'metrics')
-_forced = ContextVar('forced', default=False)
-
-
 _ADVICE = 'use the config that it was trained with'
+_forced = ContextVar('forced', default=False)
 
 
 class MisfitError(AdapterError):
@@ -122,7 +120,7 @@ def _complete(
     found = {n: state_dict[n] for n in claimed}
     problem = difference(found, wanted)
     if problem:
-        raise AdapterError(_misfit(file, backbone, problem))
+        raise _misfit(file, backbone, problem)
     for name, tensor in own.items():
         state_dict.setdefault(f'{prefix}{name}', tensor)
 
@@ -245,21 +243,18 @@ def check_tensors(
         own: What an adapter file of it has.
 
     Raises:
-        AdapterError: If they differ.
+        MisfitError: If they differ.
     """
     gone = found.info['tuners'].keys() - tuners_of(model).keys()
     if gone:
-        raise AdapterError(
-            f'{file} is of a model with a tuner at {sorted(gone)}: use the '
-            'config that it was trained with'
+        raise MisfitError(
+            f'{file} is of a model with a tuner at {sorted(gone)}', _ADVICE
         )
     problem = difference(found.tensors, own)
     if problem:
-        raise AdapterError(_misfit(file, model, problem))
+        raise _misfit(file, model, problem)
 
 
-def _misfit(file: str, model: nn.Module, problem: str) -> str:
-    return (
-        f'{file} does not fit this {type(model).__name__}: {problem}. Use the '
-        'config that it was trained with'
-    )
+def _misfit(file: str, model: nn.Module, problem: str) -> MisfitError:
+    name = type(model).__name__
+    return MisfitError(f'{file} does not fit this {name}: {problem}', _ADVICE)

@@ -24,6 +24,11 @@ from .adapters import own_state
 # The names of the parameters of each group of an optimizer.
 Groups = list[list[str]]
 _NUMBERED = re.compile(r'(?:epoch|iter)_(\d+)\.pth')
+_ADVICE = (
+    '--resume goes on with the config that the run began with; its work dir '
+    'has a copy. A new run from these weights: --cfg-options '
+    'load_from=CHECKPOINT, without --resume'
+)
 
 
 def beside(folder: str | Path, written: str) -> str:
@@ -117,14 +122,15 @@ def check_resumable(checkpoint: Mapping[str, Any], model: nn.Module) -> None:
         RuntimeError: If it has other tensors, naming one, or another tuner
             or base.
     """
-    state_dict, wanted = checkpoint['state_dict'], model.state_dict()
+    state_dict = checkpoint['state_dict']
     about = marked(state_dict)
-    if about is not None:
-        wanted = own_state(model)
-    problem = difference(state_dict, wanted)
     try:
-        for path, tuner in tuners_of(model).items() if about else ():
-            check_tuner(*about, path, tuner)
+        if about is None:
+            problem = difference(state_dict, model.state_dict())
+        else:
+            for path, tuner in tuners_of(model).items():
+                check_tuner(*about, path, tuner)
+            problem = difference(state_dict, own_state(model))
     except MisfitError as error:
         problem = error.problem
     if problem:
@@ -208,13 +214,6 @@ def _check_groups(saved: Groups, names: Groups) -> None:
             f'other groups of the optimizer, here are {len(names)}: '
             f'paramwise_cfg was another. {_ADVICE}'
         )
-
-
-_ADVICE = (
-    '--resume goes on with the config that the run began with; its work dir '
-    'has a copy. A new run from these weights: --cfg-options '
-    'load_from=CHECKPOINT, without --resume'
-)
 
 
 def names_of(

@@ -63,7 +63,7 @@ class AdapterCheckpointHook(CheckpointHook):
     def __init__(self, full: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.full = full
-        # Fingerprints before a checkpoint was loaded over the weights.
+        # Fingerprints: before a checkpoint is loaded, then in training.
         self._bases: dict[str, str] | None = None
         self._processes: list[dict[str, Any]] | None = None
         self._metrics: dict = {}
@@ -81,13 +81,17 @@ class AdapterCheckpointHook(CheckpointHook):
         if is_main_process():
             self._remove_left(runner.message_hub.runtime_info)
         model = unwrapped(runner.model)
-        if not self.full and not self._base_is_named(model):
+        loaded_over, self._bases = self._bases, _bases(model)
+        named = loaded_over in (None, self._bases) and all(
+            checkpoint_of(tuner.backbone) and tuner.has_base()
+            for tuner in tuners_of(model).values()
+        )
+        if not self.full and not named:
             runner.logger.info(
                 'The frozen weights are not those of init_cfg, so checkpoints '
                 'have them'
             )
             self.full = True
-        self._bases = _bases(model)
         # Else a best one is not noted in the checkpoint resumed from.
         last = runner.message_hub.runtime_info.get('last_ckpt')
         self.last_ckpt = last and beside(self.out_dir, last)
@@ -100,12 +104,6 @@ class AdapterCheckpointHook(CheckpointHook):
             for name in info.get(_REPLACED, ()):
                 self.file_backend.remove(join(self.out_dir, name))
             self.file_backend.remove_replaced()
-
-    def _base_is_named(self, model: nn.Module) -> bool:
-        return all(
-            checkpoint_of(tuner.backbone) and tuner.has_base()
-            for tuner in tuners_of(model).values()
-        ) and self._bases in (None, _bases(model))
 
     def after_train_epoch(self, runner: Runner) -> None:
         super().after_train_epoch(_Saver(runner, self))

@@ -13,8 +13,8 @@ flags.
 import argparse
 import importlib
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -23,6 +23,7 @@ from types import ModuleType
 import torch
 
 from mmlowrank import ops
+from mmlowrank.analysis.measuring import time_calls
 
 
 def parse_args() -> argparse.Namespace:
@@ -109,15 +110,6 @@ def tasks(args: argparse.Namespace, device: str) -> dict[str, Callable]:
     }
 
 
-def seconds(function: Callable, ext: ModuleType, device: str) -> float:
-    """Return the seconds of one call."""
-    start = time.perf_counter()
-    function(ext)
-    if device == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def main() -> None:
     """Measure and print."""
     args = parse_args()
@@ -131,13 +123,10 @@ def main() -> None:
     titles = f'{"":<28}{"torchvision":>14}'
     print(titles + ('' if alone else f'{"compiled":>14}{"ratio":>8}'))
     for name, function in tasks(args, device).items():
-        # Once before the clock runs: first use of memory and kernels.
-        results = [function(ext).clone() for ext in compared.values()]
-        times = {key: [] for key in compared}
-        for _ in range(args.repeats):
-            for key, ext in compared.items():
-                times[key].append(1e3 * seconds(function, ext, device))
-        ours, *theirs = map(statistics.median, times.values())
+        calls = {key: partial(function, ext) for key, ext in compared.items()}
+        results = [call().clone() for call in calls.values()]
+        times = time_calls(calls, args.repeats).values()
+        ours, *theirs = (1e3 * statistics.median(taken) for taken in times)
         line = f'{name:<28}{ours:>14.1f}'
         for value in theirs:
             line += f'{value:>14.1f}{ours / value:>8.2f}'
