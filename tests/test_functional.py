@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from mmlowrank.nn import attention, functional
+from mmlowrank.nn.kernels import attention, functional
 
 DOUBLE = torch.float64
 

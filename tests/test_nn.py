@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmlowrank.analysis.measuring import saved_for_backward
-from mmlowrank.nn import Adapter, AdaptFormer, LoRand
+from mmlowrank.nn import HoulsbyAdapter, LoRandAdapter, ParallelBottleneck
 
 DOUBLE = torch.float64
 
@@ -36,7 +36,9 @@ def test_lorand_equals_the_formed_weights(
     dims, mid, branches, rank, share_kernel
 ):
     torch.manual_seed(0)
-    layer = LoRand(dims, mid, branches, rank, share_kernel, init='kaiming')
+    layer = LoRandAdapter(
+        dims, mid, branches, rank, share_kernel, init='kaiming'
+    )
     layer = layer.to(DOUBLE)
     x = torch.randn(2, 7, dims, dtype=DOUBLE, requires_grad=True)
     inputs = [x, *layer.parameters()]
@@ -53,7 +55,7 @@ def test_lorand_equals_the_formed_weights(
 
 def test_lorand_gradcheck():
     torch.manual_seed(0)
-    layer = LoRand(6, 4, branches=2, rank=2, init='kaiming').to(DOUBLE)
+    layer = LoRandAdapter(6, 4, branches=2, rank=2, init='kaiming').to(DOUBLE)
     names = [name for name, _ in layer.named_parameters()]
     values = [p.detach().requires_grad_() for p in layer.parameters()]
     x = torch.randn(3, 6, dtype=DOUBLE, requires_grad=True)
@@ -67,13 +69,15 @@ def test_lorand_gradcheck():
 
 def test_lorand_counts_equation_14_plus_biases():
     m, n, branches, rank = 32, 16, 4, 8
-    count = sum(p.numel() for p in LoRand(m, n, branches, rank).parameters())
+    count = sum(
+        p.numel() for p in LoRandAdapter(m, n, branches, rank).parameters()
+    )
     assert count == 2 * branches * rank * (m + n + rank / 2) + m + n
 
 
 def test_lorand_is_the_identity_at_start_and_can_leave_it():
     torch.manual_seed(0)
-    layer = LoRand(16, rank=4)
+    layer = LoRandAdapter(16, rank=4)
     x = torch.randn(5, 16)
     assert torch.equal(layer(x), x)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
@@ -91,7 +95,7 @@ def test_lorand_kaiming_starts_near_the_identity():
     """The spec's measurement: a branch of 5 to 12 % of the input's rms."""
     torch.manual_seed(0)
     for width in (128, 256, 512, 1024):
-        layer = LoRand(width, init='kaiming')
+        layer = LoRandAdapter(width, init='kaiming')
         nn.init.zeros_(layer.up_bias), nn.init.zeros_(layer.down_bias)
         x = torch.randn(256, width)
         ratio = ((layer(x) - x).square().mean() / x.square().mean()).sqrt()
@@ -100,7 +104,7 @@ def test_lorand_kaiming_starts_near_the_identity():
 
 def test_lorand_keeps_few_numbers_for_backward():
     """The input and two codes of rank 8; not the hidden vector, not W."""
-    layer, tokens = LoRand(64, rank=4), 100
+    layer, tokens = LoRandAdapter(64, rank=4), 100
     parameters = {p.data_ptr() for p in layer.parameters()}
     saved = {}
 
@@ -131,12 +135,12 @@ def test_lorand_keeps_few_numbers_for_backward():
 )
 def test_lorand_refuses_nonsense(arguments, message):
     with pytest.raises(ValueError, match=message):
-        LoRand(32, **arguments)
+        LoRandAdapter(32, **arguments)
 
 
 def test_adapter_equals_equation_6():
     torch.manual_seed(0)
-    layer = Adapter(10, 4, hidden_dropout=0.0).to(DOUBLE)
+    layer = HoulsbyAdapter(10, 4, hidden_dropout=0.0).to(DOUBLE)
     nn.init.normal_(layer.up.weight)
     x = torch.randn(3, 10, dtype=DOUBLE)
     h = F.linear(x, layer.down.weight, layer.down.bias)
@@ -147,7 +151,7 @@ def test_adapter_equals_equation_6():
 
 def test_adapter_drops_the_hidden_vector_in_training_only():
     torch.manual_seed(0)
-    layer = Adapter(32, hidden_dropout=0.5)
+    layer = HoulsbyAdapter(32, hidden_dropout=0.5)
     nn.init.normal_(layer.up.weight)
     x = torch.randn(4, 32)
     assert not torch.equal(layer(x), layer(x))
@@ -155,7 +159,7 @@ def test_adapter_drops_the_hidden_vector_in_training_only():
     assert torch.equal(layer(x), layer(x))
 
 
-@pytest.mark.parametrize('layer_type', [Adapter, AdaptFormer])
+@pytest.mark.parametrize('layer_type', [HoulsbyAdapter, ParallelBottleneck])
 def test_hidden_dropout_zeroes_its_share_and_scales_the_rest(layer_type):
     """With U = 1 and a hidden vector of ones, an output counts them."""
     torch.manual_seed(0)
@@ -173,7 +177,7 @@ def test_hidden_dropout_zeroes_its_share_and_scales_the_rest(layer_type):
     assert abs(counts.mean() / mid - (1 - rate)) < 0.0054
 
 
-@pytest.mark.parametrize('layer_type', [Adapter, AdaptFormer])
+@pytest.mark.parametrize('layer_type', [HoulsbyAdapter, ParallelBottleneck])
 @pytest.mark.parametrize('rate', [0.0, 0.1])
 def test_bottlenecks_keep_their_input_and_a_byte_mask(layer_type, rate):
     layer = layer_type(32, 16, hidden_dropout=rate)
@@ -184,7 +188,7 @@ def test_bottlenecks_keep_their_input_and_a_byte_mask(layer_type, rate):
     assert sum(saved.values()) == 4 * x.numel() + mask
 
 
-@pytest.mark.parametrize('layer_type', [Adapter, AdaptFormer])
+@pytest.mark.parametrize('layer_type', [HoulsbyAdapter, ParallelBottleneck])
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from test_functional import saved_floats
 from torch import nn
 
-from mmlowrank.nn import SSF, RLRRLinear, rescaled
+from mmlowrank.nn import RLRRLinear, ScaleShift, rescaled
 from mmlowrank.nn.ssf import SSFConv2d, SSFLayerNorm, SSFLinear
 
 DOUBLE = torch.float64
@@ -279,7 +279,7 @@ def test_other_layers_are_refused():
     with pytest.raises(TypeError, match='has no weight'):
         SSFLayerNorm.swap(nn.LayerNorm(3, elementwise_affine=False))
     with pytest.raises(ValueError, match='SSF init'):
-        SSF(3, init='zeros')
+        ScaleShift(3, init='zeros')
 
 
 SSF_LAYERS = {
@@ -331,7 +331,7 @@ def test_ssf_is_a_scale_and_a_shift_behind_the_layer(case):
 @torch.no_grad()
 def test_ssf_starts():
     torch.manual_seed(0)
-    paper, identity = SSF(4000), SSF(3, init='identity')
+    paper, identity = ScaleShift(4000), ScaleShift(3, init='identity')
     assert paper.scale.mean() == pytest.approx(1, abs=0.002)
     assert paper.scale.std() == pytest.approx(0.02, rel=0.05)
     assert paper.shift.mean() == pytest.approx(0, abs=0.002)

@@ -10,15 +10,15 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 
 from mmlowrank import nn as layers
-from mmlowrank.nn.arc import ARC
-from mmlowrank.nn.autograd import by_hand
-from mmlowrank.nn.fact import FacT
+from mmlowrank.nn.arc import ARCAdapters
+from mmlowrank.nn.fact import FacTFactors
+from mmlowrank.nn.kernels.autograd import by_hand
 
 
 class Arc(nn.Module):
     def __init__(self):
         super().__init__()
-        self.arc = ARC(8, 2, 3)
+        self.arc = ARCAdapters(8, 2, 3)
 
     def forward(self, x):
         return self.arc(x, 1)
@@ -27,7 +27,7 @@ class Arc(nn.Module):
 class Updated(nn.Module):
     def __init__(self):
         super().__init__()
-        self.factors = FacT(8, 12, 2)
+        self.factors = FacTFactors(8, 12, 2)
 
     def forward(self, x):
         return self.factors(x, range(0, 3))
@@ -44,12 +44,12 @@ class Rescaled(nn.Module):
 
 
 LAYERS = {
-    'LoRand': lambda: layers.LoRand(8, rank=2, init='kaiming'),
+    'LoRand': lambda: layers.LoRandAdapter(8, rank=2, init='kaiming'),
     'E3VA': lambda: layers.LowRankAdapter(8, rank=2),
     'E3VA, standard': lambda: layers.StandardAdapter(8, 3),
-    'Adapter': lambda: layers.Adapter(8, 4, hidden_dropout=0.0),
-    'AdaptFormer': lambda: layers.AdaptFormer(8, 4, hidden_dropout=0.0),
-    'SSF': lambda: layers.SSF(8),
+    'Adapter': lambda: layers.HoulsbyAdapter(8, 4, hidden_dropout=0.0),
+    'AdaptFormer': lambda: layers.ParallelBottleneck(8, 4, hidden_dropout=0.0),
+    'SSF': lambda: layers.ScaleShift(8),
     'RLRR': Rescaled,
     'ARC': Arc,
     'FacT': Updated,
@@ -157,9 +157,9 @@ def test_imports_run_no_operation(state):
     code = (
         f'import torch; {state}\n'
         'import mmlowrank.models, mmlowrank.tuners, mmlowrank.engine\n'
-        'from mmlowrank.nn import LoRand\n'
+        'from mmlowrank.nn import LoRandAdapter\n'
         'torch.set_default_device("cpu"); torch.set_grad_enabled(True)\n'
-        'layer = LoRand(8, rank=2, init="kaiming").float()\n'
+        'layer = LoRandAdapter(8, rank=2, init="kaiming").float()\n'
         'layer(torch.ones(2, 8, dtype=torch.float)).sum().backward()\n'
         'assert all(p.grad is not None for p in layer.parameters())\n'
     )

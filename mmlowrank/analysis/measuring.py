@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
-from ..nn import LoRand, LowRankAdapter
+from ..nn import LoRandAdapter, LowRankAdapter
 
 ARCHS = {
     'tiny': dict(embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24]),
@@ -158,14 +158,14 @@ def form_weights(backbone: nn.Module) -> None:
     see :mod:`..tuners.highway`.
     """
     for module in backbone.modules():
-        if isinstance(module, LoRand):
+        if isinstance(module, LoRandAdapter):
             module.forward = _FormedLoRand(module)
         elif isinstance(module, LowRankAdapter):
             module.code = _FormedCode(module)
 
 
 class _FormedLoRand:
-    def __init__(self, layer: LoRand) -> None:
+    def __init__(self, layer: LoRandAdapter) -> None:
         self.layer = layer
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,28 +1,28 @@
 """The mathematics of the methods: plain torch modules, no OpenMMLab."""
 
-from .adapter import Adapter
-from .adaptformer import AdaptFormer
+from .adapter import HoulsbyAdapter
+from .adaptformer import ParallelBottleneck
 from .adaptive_mixing import AdaptiveMixing, build_mixing
 from .e3va import LowRankAdapter, StandardAdapter
-from .lora import LoRA
-from .lorand import LoRand
+from .lora import LoRAUpdate
+from .lorand import LoRandAdapter
 from .lors import LORSAdaptive, LORSStatic
 from .lors_linear import LORSLinear
 from .rlrr import RLRRLinear
-from .ssf import SSF
+from .ssf import ScaleShift
 
 __all__ = [
-    'SSF',
-    'AdaptFormer',
-    'Adapter',
     'AdaptiveMixing',
+    'HoulsbyAdapter',
     'LORSAdaptive',
     'LORSLinear',
     'LORSStatic',
-    'LoRA',
-    'LoRand',
+    'LoRAUpdate',
+    'LoRandAdapter',
     'LowRankAdapter',
+    'ParallelBottleneck',
     'RLRRLinear',
+    'ScaleShift',
     'StandardAdapter',
     'build_mixing',
 ]

@@ -12,7 +12,7 @@ starts as the identity.
 import torch
 from torch import Tensor, nn
 
-from .functional import bottleneck
+from .kernels.functional import bottleneck
 
 
 class Bottleneck(nn.Module):
@@ -74,7 +74,7 @@ class Bottleneck(nn.Module):
         return f'hidden_dropout={self.hidden_dropout}'
 
 
-class Adapter(Bottleneck):
+class HoulsbyAdapter(Bottleneck):
     """A bottleneck adapter with an inner skip.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .adapter import Bottleneck
 
 
-class AdaptFormer(Bottleneck):
+class ParallelBottleneck(Bottleneck):
     """The branch s * U(dropout(GELU(D x))).
 
     Args:

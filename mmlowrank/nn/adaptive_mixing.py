@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .autograd import made_again, no_autocast, traced
+from .kernels.autograd import made_again, no_autocast, traced
 from .lors import LORSAdaptive, LORSStatic, start_alike
 from .mixing import adaptive_mixing
 from .mixing_matrices import CastOnce, MixingSizes, generate_mixing

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class ARC(nn.Module):
+class ARCAdapters(nn.Module):
     """The adapters of some layers of one width.
 
     Args:

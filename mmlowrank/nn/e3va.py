@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import low_rank_code
+from .kernels.functional import low_rank_code
 
 
 class LowRankAdapter(nn.Module):

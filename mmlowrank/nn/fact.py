@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class FacT(nn.Module):
+class FacTFactors(nn.Module):
     """The factors, and the updates they stand for.
 
     A linear layer is named by ``blocks``, the range of its d x d blocks in

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 PARTS = ('q', 'k', 'v')
 
 
-class LoRA(nn.Module):
+class LoRAUpdate(nn.Module):
     """Low-rank update of parts of a fused qkv projection.
 
     Args:
@@ -125,8 +125,8 @@ def split(
         targets: Parts of the projection.
 
     Returns:
-        A and B as of :class:`LoRA`, or None if they have not this rank or
-        update more than these targets.
+        A and B as of :class:`LoRAUpdate`, or None if they have not this rank
+        or update more than these targets.
     """
     shared = len(a) == rank
     if not shared and len(a) != len(targets) * rank:

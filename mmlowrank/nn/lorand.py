@@ -26,10 +26,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .functional import low_rank_code
+from .kernels.functional import low_rank_code
 
 
-class LoRand(nn.Module):
+class LoRandAdapter(nn.Module):
     """One LoRand adapter (CVPR 2023, equations 6 to 11).
 
     Args:

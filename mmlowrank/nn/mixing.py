@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import through_twin
+from .kernels.autograd import through_twin
 from .mixing_matrices import CastOnce, by_hand_or_twin
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, by_hand, through_twin, traced
+from .kernels.autograd import autocast, by_hand, through_twin, traced
 
 
 class MixingSizes(NamedTuple):

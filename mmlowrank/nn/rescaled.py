@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, by_hand, through_twin
+from .kernels.autograd import autocast, by_hand, through_twin
 
 
 def rescaled_weight_plain(

@@ -20,7 +20,7 @@ from .swapped import Swapped
 _INITS = ('paper', 'identity')
 
 
-class SSF(nn.Module):
+class ScaleShift(nn.Module):
     """Scale and shift of channels.
 
     Args:
@@ -88,7 +88,7 @@ class SSF(nn.Module):
 
 class _SSFSwapped(Swapped):
     @classmethod
-    def swap(cls, layer: nn.Module, init: str = 'paper') -> SSF:
+    def swap(cls, layer: nn.Module, init: str = 'paper') -> ScaleShift:
         """Put an SSF behind ``layer`` and return it; see :class:`Swapped`.
 
         Raises:
@@ -99,7 +99,7 @@ class _SSFSwapped(Swapped):
                 f'{type(layer).__name__} has no weight; SSF needs an affine '
                 'layer to fold into'
             )
-        return cls._swap(layer, SSF(layer.weight.shape[0], init))
+        return cls._swap(layer, ScaleShift(layer.weight.shape[0], init))
 
 
 class SSFLayerNorm(_SSFSwapped, nn.LayerNorm):
@@ -109,7 +109,7 @@ class SSFLayerNorm(_SSFSwapped, nn.LayerNorm):
     """
 
     @classmethod
-    def swap(cls, layer: nn.Module, init: str = 'paper') -> SSF:
+    def swap(cls, layer: nn.Module, init: str = 'paper') -> ScaleShift:
         added = super().swap(layer, init)
         added.parameter_roles = {'scale': 'norm', 'shift': 'norm'}
         return added

@@ -46,4 +46,4 @@ class Adapter(SerialTuner):
         mid_channels = self.mid_channels
         if mid_channels is None:
             mid_channels = int(width * self.mid_ratio)
-        return adapter.Adapter(width, mid_channels, self.hidden_dropout)
+        return adapter.HoulsbyAdapter(width, mid_channels, self.hidden_dropout)

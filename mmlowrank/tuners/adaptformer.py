@@ -54,7 +54,7 @@ class AdaptFormer(Tuner):
             for block in stage.blocks:
                 sites = nn.ModuleDict()
                 for site in self.sites:
-                    branch = adaptformer.AdaptFormer(
+                    branch = adaptformer.ParallelBottleneck(
                         block.width, **self.options
                     )
                     beside = _Beside(branch)

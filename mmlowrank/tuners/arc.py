@@ -34,7 +34,7 @@ class ARC(Tuner):
         self.stages = nn.ModuleList(
             nn.ModuleDict(
                 {
-                    site: arc.ARC(
+                    site: arc.ARCAdapters(
                         stage.blocks[0].width,
                         len(stage.blocks),
                         self.mid_channels,
@@ -72,7 +72,7 @@ class ARC(Tuner):
 
     def _sites(
         self, backbone: nn.Module
-    ) -> Iterator[tuple[nn.Linear, arc.ARC, int]]:
+    ) -> Iterator[tuple[nn.Linear, arc.ARCAdapters, int]]:
         """Yield each adapted layer, its adapters and its index there."""
         stages = transformer_stages(backbone, type(self).__name__)
         for adapters, stage in zip(self.stages, stages, strict=True):

@@ -16,7 +16,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..nn.autograd import traced
+from ..nn.kernels.autograd import traced
 from .anatomy import beyond_outputs
 from .checkpointing import (
     checkpoint_forward,

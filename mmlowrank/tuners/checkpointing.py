@@ -10,7 +10,7 @@ from functools import partial
 
 from torch import nn
 
-from ..nn.autograd import made_again
+from ..nn.kernels.autograd import made_again
 
 _MMENGINE = 'mmengine.runner.activation_checkpointing'
 

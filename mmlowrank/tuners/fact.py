@@ -35,7 +35,9 @@ class FacT(Tuner):
     def build(self, backbone: nn.Module) -> None:
         layers = list(self._layers(backbone))
         width = layers[0][0].in_features
-        self.factors = fact.FacT(width, layers[-1][1].stop, **self.options)
+        self.factors = fact.FacTFactors(
+            width, layers[-1][1].stop, **self.options
+        )
         for linear, blocks in layers:
             linear.register_forward_hook(_Update(self.factors, blocks))
 

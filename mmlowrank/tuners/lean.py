@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..nn import attention, functional
-from ..nn.autograd import traced
+from ..nn.kernels import attention, functional
+from ..nn.kernels.autograd import traced
 from ..nn.swapped import Swapped
 from .anatomy import Block, is_window_attention, transformer_stages
 

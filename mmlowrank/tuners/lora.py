@@ -36,12 +36,12 @@ class LoRA(Tuner):
         ):
             blocks = nn.ModuleList()
             for block in stage.blocks:
-                update = lora.LoRA(block.width, **self.options)
+                update = lora.LoRAUpdate(block.width, **self.options)
                 block.attention.qkv.register_forward_hook(_Update(update))
                 blocks.append(update)
             self.stages.append(blocks)
 
-    def updates(self) -> dict[str, lora.LoRA]:
+    def updates(self) -> dict[str, lora.LoRAUpdate]:
         """Return path of each qkv in the backbone -> its update."""
         names = {id(m): name for name, m in self.backbone.named_modules()}
         stages = transformer_stages(

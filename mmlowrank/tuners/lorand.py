@@ -41,4 +41,4 @@ class LoRand(SerialTuner):
         )
 
     def make_adapter(self, width: int) -> nn.Module:
-        return lorand.LoRand(width, **self.options)
+        return lorand.LoRandAdapter(width, **self.options)

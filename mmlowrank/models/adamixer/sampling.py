@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...nn.autograd import made_again
+from ...nn.kernels.autograd import made_again
 from ...ops import compiled_for_cuda
 from .geometry import full_precision, sizes_of
 

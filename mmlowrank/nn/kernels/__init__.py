@@ -1,0 +1,1 @@
+"""Hand-written forward and backward passes that several methods share."""
