@@ -43,8 +43,12 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     ['mmlowrank.engine'],
 )
 
-# How a method meets a backbone. mmengine has no such registry to be child of.
+# How a method meets a backbone, and where a backbone's parts are. mmengine has
+# no such registries to be children of.
 TUNERS = Registry('tuner', scope='mmlowrank', locations=['mmlowrank.tuners'])
+FAMILIES = Registry(
+    'family', scope='mmlowrank', locations=['mmlowrank.families']
+)
 
 
 def resolve(kind: Any, registry: Registry) -> Any:

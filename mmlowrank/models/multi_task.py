@@ -5,7 +5,6 @@ the trunk serves any number of highways, each with its own output norms, each
 trained alone for a task of its own.
 """
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,27 +13,19 @@ from torch import Tensor, nn
 
 from ..checkpoint.adapter_checks import marked
 from ..checkpoint.adapter_file import fingerprint
+from ..families import family_of
 from ..registry import MODELS
-from ..tuners import CHILD, E3VA, CannotMerge, Fixed
+from ..tuners import CHILD, E3VA, Fixed
 from .tuned_backbone import build_stock
 
 
-class _SharedTrunk(Fixed):
+class SharedTrunk(Fixed):
     """Freezes the trunk, and checks what its ``init_weights`` loads."""
 
     repeatable = False  # as E3VA's own
 
-    def merge(self) -> dict[str, Tensor]:
-        """Refuse.
-
-        Raises:
-            CannotMerge: Always: the tasks need their highways.
-        """
-        raise CannotMerge(
-            'MultiTaskE3VA cannot be merged into a stock checkpoint, because '
-            'its highways are paths beside the trunk. Ship the model with '
-            'mmlowrank'
-        )
+    needs = E3VA.needs
+    cannot_merge = 'its highways are paths beside the trunk'
 
 
 class _Task(nn.Module):
@@ -45,22 +36,27 @@ class _Task(nn.Module):
         self.fpn_input = tuner.fpn_input
         self.trains_norms = tuner.train_fpn_norms
         self.norms = nn.ModuleDict()
-        self.stage_of: dict[str, int] = {}
+        self.position_of: dict[str, int] = {}
         # (module of the task, the trunk's that it is a copy of)
         self._copies: list[tuple[nn.Module, nn.Module]] = []
-        stages = tuner.stages_of(trunk)
-        for i, stage in enumerate(stages):
-            if stage.norm is not None:
-                self.stage_of[stage.norm] = i
-                stock = trunk.get_submodule(stage.norm)
-                # Its own, and without the trunk's hooks.
-                norm = type(stock)(stock.normalized_shape, eps=stock.eps)
-                self.norms[stage.norm] = norm
-                self._copies.append((norm, stock))
+        family = family_of(trunk)
+        for position, output in enumerate(family.outputs):
+            if output.norm is None:
+                raise TypeError(
+                    'MultiTaskE3VA gives each task its own output norms, and '
+                    f'an output of {type(trunk).__name__} has none: tasks on '
+                    'such a trunk are served by mmlowrank.ServedTasks'
+                )
+            self.position_of[output.norm] = position
+            stock = trunk.get_submodule(output.norm)
+            # Its own, and without the trunk's hooks.
+            norm = type(stock)(stock.normalized_shape, eps=stock.eps)
+            self.norms[output.norm] = norm
+            self._copies.append((norm, stock))
         self.norms.requires_grad_(self.trains_norms)
-        self.highway = tuner.make_highway(trunk)
+        self.highway = tuner.make_highway(family)
         if self.highway.merging is not None:
-            trunks = [stage.downsample for stage in stages[:-1]]
+            trunks = [s.merging.module for s in family.stages if s.merging]
             self._copies += zip(self.highway.merging, trunks, strict=True)
 
     def inherit(self) -> None:
@@ -104,7 +100,6 @@ class MultiTaskE3VA(nn.Module):
         super().__init__()
         if not tasks:
             raise ValueError('MultiTaskE3VA needs at least one task')
-        self._stage_inputs: dict[str, Tensor] = {}
         # What filled the trunk, and the tasks that nothing filled.
         self._trunk_from: str | None = None
         self._new = set(tasks)
@@ -119,14 +114,10 @@ class MultiTaskE3VA(nn.Module):
                     'stochastic_trunk out'
                 )
             tuners[name] = E3VA(**options)
-        self.trunk = _SharedTrunk().attach(build_stock(backbone))
+        self.trunk = SharedTrunk().attach(build_stock(backbone))
         self.tasks = nn.ModuleDict(
             {name: _Task(tuner, self.trunk) for name, tuner in tuners.items()}
         )
-        for norm in next(iter(self.tasks.values())).norms:
-            self.trunk.get_submodule(norm).register_forward_pre_hook(
-                partial(self._read, norm)
-            )
         self.trunk.register_load_state_dict_post_hook(self._inherit)
         self._register_load_state_dict_pre_hook(self._note)
         for name, checkpoint in checkpoints.items():
@@ -152,7 +143,6 @@ class MultiTaskE3VA(nn.Module):
                 for name, task in self.tasks.items()
             }
         finally:
-            self._stage_inputs.clear()
             for task in self.tasks.values():
                 task.highway.clear()
 
@@ -163,15 +153,12 @@ class MultiTaskE3VA(nn.Module):
         for (name, norm), (h, w) in zip(
             task.norms.items(), sizes, strict=True
         ):
-            e = task.highway.outputs[task.stage_of[name]]
+            e, stock = task.highway.outputs[task.position_of[name]]
             if task.fpn_input == 'sum':
-                e = self._stage_inputs[name] + e
+                e = stock + e
             out = norm(e).unflatten(1, (h, w))
             features.append(out.permute(0, 3, 1, 2).contiguous())
         return tuple(features)
-
-    def _read(self, name: str, module: nn.Module, args: tuple) -> None:
-        self._stage_inputs[name] = args[0]
 
     def train(self, mode: bool = True) -> 'MultiTaskE3VA':
         """Set the mode of the highways; the trunk stays in eval mode."""

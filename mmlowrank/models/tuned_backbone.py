@@ -66,7 +66,9 @@ def TunedBackbone(
     trunk.update({key: tuner.pop(key) for key in [*trunk] if key in tuner})
     if init_cfg is not None:
         backbone['init_cfg'] = init_cfg
-    pretrained = backbone.pop('pretrained', None) or pretrained
+    # Of a TIMMBackbone it is a switch, and stays there.
+    if not isinstance(backbone.get('pretrained'), bool):
+        pretrained = backbone.pop('pretrained', None) or pretrained
     if pretrained is not None:
         if backbone.get('init_cfg') is not None:
             raise ValueError(

@@ -74,14 +74,16 @@ class ARCAdapters(nn.Module):
         return x + F.linear(codes, self.down, self.bias[layer])
 
     def fold(
-        self, weight: Tensor, bias: Tensor, layer: int
+        self, weight: Tensor, bias: Tensor | None, layer: int
     ) -> tuple[Tensor, Tensor]:
         """Return the linear layer that includes the adapter before it.
 
         Args:
             weight: (out, d).
-            bias: (out,).
+            bias: (out,), or None.
             layer: Index of the adapter.
         """
         codes = (weight @ self.down) * self.coefficients[layer]
-        return weight + codes @ self.down.t(), bias + weight @ self.bias[layer]
+        shift = weight @ self.bias[layer]
+        shift = shift if bias is None else bias + shift
+        return weight + codes @ self.down.t(), shift

@@ -84,17 +84,20 @@ class FacTFactors(nn.Module):
             return F.linear(codes, self.V).flatten(-2)
         return F.linear(torch.einsum('...kr,krs->...s', codes, core), self.V)
 
-    def weight_update(self, blocks: range, along_input: bool) -> Tensor:
-        """Return what the weight gains, (out, in) as in ``nn.Linear``.
+    def fold(
+        self, weight: Tensor, bias: Tensor | None, blocks: range
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the linear layer that includes the update.
 
         Args:
+            weight: (out, in), d times the blocks in its larger dimension.
+            bias: (out,), or None.
             blocks: Of the layer.
-            along_input: Whether they lie side by side along the input.
         """
         updates = self.V @ self._core(blocks).mT @ self.U.t()
-        if along_input:
-            return torch.cat(list(updates), 1)
-        return updates.flatten(0, 1)
+        if weight.shape[1] > weight.shape[0]:
+            return weight + torch.cat(list(updates), 1), bias
+        return weight + updates.flatten(0, 1), bias
 
     def _core(self, blocks: range) -> Tensor:
         """Return s sum_j P_ij C_j of some blocks: (len(blocks), r, r)."""

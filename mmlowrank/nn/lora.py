@@ -1,4 +1,4 @@
-"""LoRA on the fused query-key-value projection of an attention.
+"""LoRA on the fused query-key-value projection of an attention, and others.
 
 Paper: "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022:
 W x becomes W x + (alpha / rank) B A x. The E3VA paper (ACM MM 2024) uses it
@@ -79,12 +79,94 @@ class LoRAUpdate(nn.Module):
             parts[index] = parts[index] + self.scale * F.linear(code, b)
         return torch.cat(parts, -1)
 
-    def weight_update(self) -> Tensor:
-        """Return what the frozen weight gains: (3 * d, d)."""
-        update = self.A.new_zeros(3, self.embed_dims, self.embed_dims)
-        for a, b, target in zip(self.A, self.B, self.targets, strict=True):
-            update[PARTS.index(target)] = self.scale * (b @ a)
-        return update.flatten(0, 1)
+    def fold(
+        self, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the projection that includes the update.
+
+        Args:
+            weight: (3 * d, d).
+            bias: (3 * d,), or None.
+        """
+        updates = dict(zip(self.targets, self.B @ self.A, strict=True))
+        rows = [
+            part + self.scale * updates[name] if name in updates else part
+            for name, part in zip(PARTS, weight.chunk(3), strict=True)
+        ]
+        return torch.cat(rows), bias
+
+
+class LayerUpdate(nn.Module):
+    """Low-rank update of one linear layer or convolution.
+
+    Of a convolution, A is one of the same kernel with ``rank`` channels and
+    B one of 1 x 1.
+
+    Args:
+        shape: Of the weight: (out, in) or (out, in, kernel, kernel).
+        rank: Rank of the update.
+        alpha: The update is scaled by ``alpha / rank``. Defaults to
+            ``rank``.
+
+    Attributes:
+        A: (rank, in * kernel * kernel).
+        B: (out, rank), zero at the start.
+
+    Raises:
+        ValueError: If the rank does not fit.
+    """
+
+    def __init__(
+        self, shape: torch.Size, rank: int, alpha: float | None = None
+    ) -> None:
+        super().__init__()
+        rows, columns = shape[0], shape[1:].numel()
+        if not 1 <= rank <= min(rows, columns):
+            raise ValueError(
+                f'LoRA rank must be between 1 and {min(rows, columns)} for a '
+                f'weight of {tuple(shape)}, got rank={rank}'
+            )
+        self.scale = (rank if alpha is None else alpha) / rank
+        self.A = nn.Parameter(torch.empty(rank, columns))
+        self.B = nn.Parameter(torch.empty(rows, rank))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw A Kaiming-uniform (a = sqrt(5)), zero B."""
+        bound = 1 / math.sqrt(self.A.shape[1])
+        nn.init.uniform_(self.A, -bound, bound)
+        nn.init.zeros_(self.B)
+
+    def forward(
+        self, x: Tensor, out: Tensor, conv: nn.Conv2d | None = None
+    ) -> Tensor:
+        """Return the updated output.
+
+        Args:
+            x: (..., in), or (batch, in, h, w) of a convolution.
+            out: The frozen layer's output.
+            conv: The convolution, for its kernel, stride and padding.
+        """
+        if conv is None:
+            update = F.linear(F.linear(x, self.A), self.B)
+        else:
+            kernel = self.A.view(-1, *conv.weight.shape[1:])
+            codes = F.conv2d(
+                x, kernel, None, conv.stride, conv.padding, conv.dilation
+            )
+            update = F.conv2d(codes, self.B[..., None, None])
+        return out + self.scale * update
+
+    def fold(
+        self, weight: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the layer that includes the update.
+
+        Args:
+            weight: (out, in * kernel * kernel).
+            bias: (out,), or None.
+        """
+        return weight + self.scale * (self.B @ self.A), bias
 
 
 def fuse(

@@ -1,14 +1,15 @@
 """AdaptFormer in a frozen trunk, a baseline of the E3VA paper."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 
+from ..families import Block, Family
 from ..nn import adaptformer
 from ..registry import TUNERS
-from .anatomy import transformer_stages
 from .base import Tuner
-from .serial import SITES, check_sites, refuse_merge
+from .serial import BOTTLENECK, SITES, check_sites, sites_of
 
 
 @TUNERS.register_module()
@@ -29,6 +30,9 @@ class AdaptFormer(Tuner):
         ValueError: If a site is unknown.
     """
 
+    needs = ('streams',)
+    cannot_merge = BOTTLENECK
+
     def __init__(
         self,
         mid_channels: int = 64,
@@ -44,58 +48,36 @@ class AdaptFormer(Tuner):
             hidden_dropout=hidden_dropout,
         )
 
-    def build(self, backbone: nn.Module) -> None:
-        self.stages = nn.ModuleList()
-        self._besides: list[_Beside] = []
-        for stage in transformer_stages(
-            backbone, needed_by=type(self).__name__
-        ):
-            blocks = nn.ModuleList()
-            for block in stage.blocks:
-                sites = nn.ModuleDict()
-                for site in self.sites:
-                    branch = adaptformer.ParallelBottleneck(
-                        block.width, **self.options
-                    )
-                    beside = _Beside(branch)
-                    block.norms[site].register_forward_pre_hook(beside.read)
-                    block.branches[site].register_forward_hook(beside.add)
-                    self._besides.append(beside)
-                    sites[site] = branch
-                blocks.append(sites)
-            self.stages.append(blocks)
+    def build(self, trunk: Family) -> None:
+        # Bottleneck -> what it reads, from the norm to the branch's end.
+        self._streams: dict[nn.Module, Tensor] = {}
+        super().build(trunk)
         # Also when the forward fails.
-        backbone.register_forward_hook(self._clear, always_call=True)
+        trunk.backbone.register_forward_hook(self._clear, always_call=True)
 
-    def _clear(self, *_: object) -> None:
-        for beside in self._besides:
-            beside.stream = None
+    def adapt(self, block: Block) -> nn.ModuleDict:
+        beside = nn.ModuleDict()
+        for site in sites_of(block, self):
+            beside[site] = adaptformer.ParallelBottleneck(
+                block.width, **self.options
+            )
+            branch = block.branches[site]
+            branch.stream.read(partial(self._read, beside[site]))
+            branch.output.change(partial(self._add, beside[site]))
+        return beside
 
-    def merge(self) -> dict[str, Tensor]:
-        """Refuse.
+    def _read(self, bottleneck: nn.Module, stream: Tensor) -> None:
+        self._streams[bottleneck] = stream
 
-        Raises:
-            CannotMerge: Always: a GELU stands inside the branch.
-        """
-        refuse_merge(self)
-
-
-class _Beside:
-    """The two hooks of one branch: read the stream, add to it."""
-
-    def __init__(self, branch: nn.Module) -> None:
-        self.branch = branch
-        self.stream: Tensor | None = None
-
-    def read(self, module: nn.Module, args: tuple[Tensor]) -> None:
-        self.stream = args[0]
-
-    def add(self, module: nn.Module, args: tuple, out: Tensor) -> Tensor:
-        stream, self.stream = self.stream, None
+    def _add(self, bottleneck: nn.Module, out: Tensor) -> Tensor:
+        stream = self._streams.pop(bottleneck, None)
         if stream is None:
             raise RuntimeError(
                 'a part of a block runs again without the norm before it, '
                 'whose input AdaptFormer reads: checkpoint whole blocks or '
                 'stages instead'
             )
-        return out + self.branch(stream)
+        return out + bottleneck(stream)
+
+    def _clear(self, *_: object) -> None:
+        self._streams.clear()

@@ -1,14 +1,15 @@
 """ARC in a frozen ViT or Swin (NeurIPS 2023), a baseline of RLRR."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from functools import partial
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from ..families import Family, Layer
 from ..nn import arc
 from ..registry import TUNERS
-from .anatomy import transformer_stages
-from .base import CannotMerge, Tuner
+from .base import Tuner
+from .folding import Change, compute_folded
 
 
 @TUNERS.register_module()
@@ -23,6 +24,8 @@ class ARC(Tuner):
         mid_channels: Width of the bottleneck.
     """
 
+    needs = ('entries',)
+
     def __init__(
         self,
         mid_channels: int = 50,
@@ -30,7 +33,7 @@ class ARC(Tuner):
         super().__init__()
         self.mid_channels = mid_channels
 
-    def build(self, backbone: nn.Module) -> None:
+    def build(self, trunk: Family) -> None:
         self.stages = nn.ModuleList(
             nn.ModuleDict(
                 {
@@ -39,56 +42,26 @@ class ARC(Tuner):
                         len(stage.blocks),
                         self.mid_channels,
                     )
-                    for site in ('attn', 'ffn')
+                    for site in stage.blocks[0].linears
                 }
             )
-            for stage in transformer_stages(backbone, type(self).__name__)
+            for stage in trunk.stages
         )
-        for linear, adapters, layer in self._sites(backbone):
-            linear.register_forward_pre_hook(_Before(adapters, layer))
+        for adapters, stage in zip(self.stages, trunk.stages, strict=True):
+            for index, block in enumerate(stage.blocks):
+                for site, layers in block.linears.items():
+                    self._enter(layers.values(), adapters[site], index)
 
-    @torch.no_grad()
-    def merge(self) -> dict[str, Tensor]:
-        """Return the stock state dict with the adapters in its weights.
-
-        Raises:
-            CannotMerge: If a layer has no bias to take the adapter's.
-        """
-        state_dict = self.stock_state_dict()
-        names = {id(m): name for name, m in self.backbone.named_modules()}
-        for linear, adapters, layer in self._sites(self.backbone):
-            name = names[id(linear)]
-            if linear.bias is None:
-                raise CannotMerge(
-                    'ARC cannot be merged into a stock checkpoint, because '
-                    f'{name} has no bias to take that of the adapter before '
-                    'it. Build the backbone with qkv_bias=True or ship the '
-                    'tuned model with mmlowrank'
-                )
-            weight, bias = adapters.fold(linear.weight, linear.bias, layer)
-            state_dict[f'{name}.weight'] = weight
-            state_dict[f'{name}.bias'] = bias
-        return state_dict
-
-    def _sites(
-        self, backbone: nn.Module
-    ) -> Iterator[tuple[nn.Linear, arc.ARCAdapters, int]]:
-        """Yield each adapted layer, its adapters and its index there."""
-        stages = transformer_stages(backbone, type(self).__name__)
-        for adapters, stage in zip(self.stages, stages, strict=True):
-            for layer, block in enumerate(stage.blocks):
-                for site, name in (('attn', 'qkv'), ('ffn', 'fc1')):
-                    yield block.linears[site][name], adapters[site], layer
-
-
-class _Before:
-    """Forward pre-hook; an object, so that a deep copy follows the copy."""
-
-    def __init__(self, adapters: nn.Module, layer: int) -> None:
-        self.adapters = adapters
-        self.layer = layer
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Tensor]
-    ) -> tuple[Tensor]:
-        return (self.adapters(args[0], self.layer),)
+    def _enter(
+        self, layers: Iterable[Layer], adapters: arc.ARCAdapters, index: int
+    ) -> None:
+        """Put an adapter in front of the layers that a branch begins with."""
+        for layer in layers:
+            if not layer.enters:
+                continue
+            fold = partial(adapters.fold, layer=index)
+            if layer.called:
+                layer.tap('in').change(partial(adapters, layer=index))
+            else:
+                compute_folded(layer, fold)
+            self.changes.append(Change(layer, fold))

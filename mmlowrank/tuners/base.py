@@ -7,44 +7,46 @@ state-dict key stays as it was. Freezing, counting, optimizing and merging
 ask the tuner; nothing is guessed from a parameter's name.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..nn.kernels.autograd import traced
-from .anatomy import beyond_outputs
+from ..families import PARTS, Block, Family, family_of
+from ..registry import TUNERS
 from .checkpointing import (
     checkpoint_forward,
     take_over_reentrant,
     take_over_with_cp,
 )
-from .lean import make_lean
-from .roles import keeps_statistics, norm_tensors
-from .written import Unwritten, checkpoint_of, report
-
-CHILD = 'tuner'
+from .folding import Change, Unmergeable, merged
+from .roles import keeps_statistics
+from .weights import CHILD, KnowsWeights, tensors_of
 
 
 class CannotMerge(RuntimeError):
     """The method has no equivalent stock checkpoint; the text says why."""
 
 
-class Tuner(nn.Module, ABC):
+class Tuner(KnowsWeights, nn.Module):
     """Base of all tuners.
 
-    A method overrides :meth:`build` (add modules, register hooks), and, if
-    it trains tensors of the stock backbone, :meth:`trained_stock`. It must
-    say in :meth:`merge` what its stock form is.
+    A method says what it ``needs`` of a trunk and overrides :meth:`adapt`
+    (one module for each block) or :meth:`build` (anything else), and, if it
+    trains tensors of the stock backbone, :meth:`trained_stock`. What it
+    changes linearly it notes in ``changes``, by which it merges; or it says
+    in ``cannot_merge`` why it does not.
 
     Hooks must be bound methods or partials, not closures: a deep copy of the
     model (EMA makes one) copies them with the modules they refer to.
 
     Attributes:
+        needs: Parts of a trunk without which the method is not defined, of
+            ``families.PARTS``.
+        cannot_merge: Why no stock checkpoint computes the same.
+        changes: Linear changes of stock layers.
         repeatable: Whether a part of the trunk may run a second time in the
             backward pass. Not where hooks keep the state of one forward
             pass; activation checkpointing leaves such a trunk alone.
@@ -54,29 +56,35 @@ class Tuner(nn.Module, ABC):
     """
 
     backbone: nn.Module
+    needs: ClassVar[tuple[str, ...]] = ()
+    cannot_merge: ClassVar[str | None] = None
     repeatable = True
+    changes: list[Change]
     arguments: Mapping[str, Any] = MappingProxyType({})
     build_stock: Callable[[], nn.Module] | None = None
 
     # -- what a method defines --------------------------------------------
 
-    def build(self, backbone: nn.Module) -> None:
-        """Add this method's modules to ``self`` and hook the backbone."""
+    def build(self, trunk: Family) -> None:
+        """Add this method's modules to ``self`` and hook the trunk.
 
-    def trained_stock(self, backbone: nn.Module) -> set[str]:
+        As it is here: ``stages[stage][block]`` is what :meth:`adapt` returns.
+        """
+        self.stages = nn.ModuleList(
+            nn.ModuleList(self.adapt(block) for block in stage.blocks)
+            for stage in trunk.stages
+        )
+
+    def adapt(self, block: Block) -> nn.Module:
+        """Hook one block, and return what the method adds to it."""
+        raise NotImplementedError
+
+    def trained_stock(self, trunk: Family) -> set[str]:
         """Return names of the stock tensors that this method trains.
 
         What the stock ``frozen_stages`` freezes stays frozen all the same.
         """
         return set()
-
-    @abstractmethod
-    def merge(self) -> dict[str, Tensor]:
-        """Return a stock state dict with the same outputs.
-
-        Raises:
-            CannotMerge: If the method has no such form.
-        """
 
     # -- what every method gets -------------------------------------------
 
@@ -92,9 +100,10 @@ class Tuner(nn.Module, ABC):
             backbone: A stock backbone.
             stochastic_trunk: Keep dropout and stochastic depth of the frozen
                 trunk active in training.
-            memory: ``'lean'`` or ``'stock'``, see :mod:`.lean`.
+            memory: ``'lean'`` or ``'stock'``, see :mod:`..families.rewriting`.
 
         Raises:
+            TypeError: If the trunk lacks what the method needs.
             ValueError: If the backbone already has a tuner, or ``memory`` is
                 unknown.
         """
@@ -107,6 +116,8 @@ class Tuner(nn.Module, ABC):
                 f'{type(backbone).__name__} already has an attribute '
                 f"'{CHILD}'; attach one tuner to a backbone"
             )
+        trunk = family_of(backbone)
+        self.check_fits(trunk)
         # Stock Swins apply their own frozen_stages in train(), which would
         # be after the distributed wrap: make them do it now.
         backbone.train()
@@ -116,13 +127,14 @@ class Tuner(nn.Module, ABC):
             if not parameter.requires_grad
         }
         # What no output depends on gets no gradient, so it cannot train.
-        self._trained_stock = self.trained_stock(backbone) - (
-            already_frozen | beyond_outputs(backbone)
+        self._trained_stock = self.trained_stock(trunk) - (
+            already_frozen | trunk.unused()
         )
         # In __dict__, because as a registered child it would be a cycle.
         self.__dict__['backbone'] = backbone
         self.stochastic_trunk = stochastic_trunk
-        self.build(backbone)
+        self.changes = []
+        self.build(trunk)
         # Last child, so that train() below comes after the stock children.
         backbone.add_module(CHILD, self)
         # On the instance, because the class must stay the stock one:
@@ -134,15 +146,52 @@ class Tuner(nn.Module, ABC):
             if name not in owned:
                 parameter.requires_grad_(False)
         if memory == 'lean':
-            make_lean(backbone, {id(tensor) for tensor in owned.values()})
+            trunk.rewrite({id(tensor) for tensor in owned.values()})
         self._checkpoint(take_over_with_cp(backbone))
-        self._unwritten = Unwritten(self.stock_weights())
-        # Whether a checkpoint was loaded into the backbone by anybody.
-        self._loaded = self._weights_checked = False
-        backbone.register_load_state_dict_post_hook(self._note_loading)
-        backbone.register_forward_pre_hook(self._before_forward)
+        self.watch_weights()
         backbone.train()
         return backbone
+
+    def check_fits(self, trunk: Family) -> None:
+        """Check that a trunk has what this method needs.
+
+        Raises:
+            TypeError: Saying what it lacks, and which methods fit it.
+        """
+        missing = [part for part in self.needs if part in trunk.lacks]
+        if not missing:
+            return
+        fit = sorted(
+            name
+            for name, kind in TUNERS.module_dict.items()
+            if not {*kind.needs} & {*trunk.lacks}
+        )
+        raise TypeError(
+            f'{type(self).__name__} cannot be attached to '
+            f'{type(trunk.backbone).__name__}: it needs {PARTS[missing[0]]}, '
+            f'but {trunk.lacks[missing[0]]}. Tuners that fit this backbone: '
+            + ', '.join(fit)
+        )
+
+    def merge(self) -> dict[str, Tensor]:
+        """Return a stock state dict with the same outputs.
+
+        Raises:
+            CannotMerge: If the method, or this backbone, has no such form.
+        """
+        because = self.cannot_merge
+        if because is None:
+            try:
+                return merged(
+                    self.stock_state_dict(), self.changes, type(self).__name__
+                )
+            except Unmergeable as error:
+                because = str(error)
+        raise CannotMerge(
+            f'{type(self).__name__} cannot be merged into a stock '
+            f'checkpoint, because {because}. Ship the tuned model with '
+            'mmlowrank'
+        )
 
     def owned(self) -> dict[str, Tensor]:
         """Return name (relative to the backbone) -> tensor that trains.
@@ -151,7 +200,7 @@ class Tuner(nn.Module, ABC):
         """
         return {
             name: tensor
-            for name, tensor in _tensors(self.backbone)
+            for name, tensor in tensors_of(self.backbone)
             if name.startswith(f'{CHILD}.') or name in self._trained_stock
         }
 
@@ -160,7 +209,7 @@ class Tuner(nn.Module, ABC):
         owned = self.owned()
         return {
             name: tensor
-            for name, tensor in _tensors(self.backbone)
+            for name, tensor in tensors_of(self.backbone)
             if name not in owned
         }
 
@@ -168,7 +217,7 @@ class Tuner(nn.Module, ABC):
         """Return name -> tensor that the stock backbone does not have."""
         return {
             name: tensor
-            for name, tensor in _tensors(self.backbone)
+            for name, tensor in tensors_of(self.backbone)
             if name.startswith(f'{CHILD}.')
         }
 
@@ -223,102 +272,6 @@ class Tuner(nn.Module, ABC):
             if self.repeatable:
                 checkpoint_forward(part)
 
-    def init_backbone_weights(self) -> None:
-        """Run the stock ``init_weights``, out of reach of the tuner.
-
-        Stock Swins re-draw every ``nn.Linear`` below them, or load a
-        checkpoint and report the keys it lacks. Neither concerns the tuner,
-        which was initialised when it was made.
-
-        Raises:
-            RuntimeError: If a pretrained checkpoint does not fit, or leaves
-                a frozen weight at its random start.
-        """
-        stock = self.backbone
-        tuner = stock._modules.pop(CHILD)
-        loaded = self._loaded
-        try:
-            with self._unwritten.drawing(stock, self.stock_weights):
-                type(stock).init_weights(stock)
-        except RuntimeError as error:
-            if checkpoint_of(stock) is None:
-                raise
-            raise RuntimeError(
-                f'{checkpoint_of(stock)} does not fit this '
-                f'{type(stock).__name__}: {_first_lines(error)} '
-                'Change the arguments of the backbone that these sizes come '
-                'from (of a Swin: embed_dims, num_heads, patch_size or '
-                'in_channels), or take another checkpoint'
-            ) from error
-        finally:
-            stock._modules[CHILD] = tuner
-            self._loaded = loaded
-        if checkpoint_of(stock) is not None:
-            self._report_unwritten()
-
-    def check_weights(self) -> None:
-        """Check that something wrote the frozen weights, once a loading.
-
-        Called before the first iteration. Without any checkpoint there is a
-        warning only: a random trunk may be a test of everything else.
-
-        Raises:
-            RuntimeError: If a checkpoint was loaded that left frozen weights
-                at their random start.
-        """
-        if not self._weights_checked:
-            self._report_unwritten()
-            self._weights_checked = True
-
-    def _drawn(self) -> list[str]:
-        """Return the stock weights that nothing has written yet."""
-        # A normalisation that no checkpoint wrote is a plain normalisation
-        # (weight 1, bias 0), as the output norms of every Swin are. Its
-        # statistics belong to the weights before it.
-        norms = norm_tensors(self.backbone)
-        parameters = dict(self.backbone.named_parameters())
-        return [
-            name
-            for name in self._unwritten.names(self.stock_weights())
-            if name not in norms or name not in parameters
-        ]
-
-    def _report_unwritten(self) -> None:
-        names = self._drawn()
-        source = checkpoint_of(self.backbone)
-        if source is None and self._loaded:
-            source = 'the checkpoint that was loaded into the model'
-        frozen = [name for name in names if name not in self.owned()]
-        report(names, frozen, type(self.backbone).__name__, source)
-
-    def has_base(self) -> bool:
-        """Whether anything has written the weights that stay frozen."""
-        return not (set(self._drawn()) & self.frozen().keys())
-
-    def stock_weights(self) -> dict[str, Tensor]:
-        """Return name -> stock tensor that a checkpoint has values for.
-
-        Parameters, and statistics; the other buffers are computed. Not from
-        the state dict, which torch's FSDP gathers anew each time.
-        """
-        return {
-            name: tensor
-            for name, tensor in _tensors(self.backbone)
-            if not name.startswith(f'{CHILD}.')
-            and (
-                isinstance(tensor, nn.Parameter)
-                or name.endswith(('.running_mean', '.running_var'))
-            )
-        }
-
-    def _note_loading(self, *_: object) -> None:
-        self._loaded, self._weights_checked = True, False
-        self._unwritten.settle(self.stock_weights())
-
-    def _before_forward(self, *_: object) -> None:
-        if self.training and torch.is_grad_enabled() and not traced():
-            self.check_weights()
-
     def _modules_to_hold(self) -> Iterator[nn.Module]:
         """Yield the stock modules that stay in eval mode.
 
@@ -365,11 +318,6 @@ def tuners_of(model: nn.Module) -> dict[str, Tuner]:
     }
 
 
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
 def checkpoint_parts(model: nn.Module, paths: Iterable[str]) -> None:
     """Keep only the inputs of some parts of a model, without re-entry.
 
@@ -393,8 +341,3 @@ def checkpoint_parts(model: nn.Module, paths: Iterable[str]) -> None:
                 'so there is nothing to win',
                 logger='current',
             )
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return ' '.join(lines[:2])

@@ -1,14 +1,15 @@
 """E3VA: a side highway that trains without the trunk (ACM MM 2024)."""
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
+from ..families import Family, family_of
 from ..nn import e3va
 from ..registry import TUNERS
-from .anatomy import Stage, swin_stages
-from .base import CHILD, CannotMerge, Tuner
+from .base import CHILD, Tuner
 from .highway import Highway
 
 _OPTIONS = {
@@ -25,8 +26,10 @@ class E3VA(Tuner):
 
     The paper's E3VA, E3VA+ and E3VA++ have rank 8, 16 and 32. The highway
     enters FPN or UPerNet in place of the trunk's stage outputs, through the
-    output norms, which train. Stages behind the last of ``out_indices`` get
-    no adapters: nothing would train them.
+    output norms, which train; where a trunk returns tokens without a norm of
+    their own, as those of a ViT's inner layers, the highway's take their
+    place. Blocks behind the last of ``out_indices`` get no adapters: nothing
+    would train them.
 
     With ``stochastic_trunk`` the adapters read a branch after stochastic
     depth, so the highway drops what the trunk drops.
@@ -48,6 +51,11 @@ class E3VA(Tuner):
         ValueError: If an option is unknown.
     """
 
+    needs = ('branches', 'outputs')
+    cannot_merge = (
+        'its highway is a second path beside the trunk with a GELU in each '
+        'adapter'
+    )
     # The hooks keep a forward pass's state, and the trunk keeps nothing.
     repeatable = False
 
@@ -76,89 +84,64 @@ class E3VA(Tuner):
         self.mid_channels = mid_channels
         self.train_fpn_norms = train_fpn_norms
 
-    def build(self, backbone: nn.Module) -> None:
-        self.highway = self.make_highway(backbone)
+    def build(self, trunk: Family) -> None:
+        self.highway = self.make_highway(trunk)
+        backbone = trunk.backbone
         if self.highway.merging is not None:
             backbone._register_load_state_dict_pre_hook(self._inherit)
         backbone.register_forward_pre_hook(self._clear)
+        self._finish = [output.finish for output in trunk.outputs]
+        for position, output in enumerate(trunk.outputs):
+            if output.norm is not None:
+                norm = backbone.get_submodule(output.norm)
+                norm.register_forward_pre_hook(partial(self._join, position))
+        backbone.register_forward_hook(self._leave)
         # Also when the forward fails.
         backbone.register_forward_hook(self._clear, always_call=True)
-        for i, stage in enumerate(self.stages_of(backbone)):
-            if stage.norm is not None:
-                norm = backbone.get_submodule(stage.norm)
-                norm.register_forward_pre_hook(partial(self._join, i))
 
-    def make_highway(self, backbone: nn.Module) -> Highway:
-        """Return a new highway beside ``backbone``, hooked to it."""
-        stages = self.stages_of(backbone)
+    def make_highway(self, trunk: Family) -> Highway:
+        """Return a new highway beside a trunk, hooked to it.
+
+        Raises:
+            TypeError: If there is no patch merging whose copies could train.
+        """
         merging = None
         if self.reduction == 'trainable':
+            stock = _mergings(trunk)
+            if not stock:
+                raise TypeError(
+                    "E3VA reduction='trainable' trains copies of the patch "
+                    f'merging, and {type(trunk.backbone).__name__} has none: '
+                    "leave it at 'inherited'"
+                )
             # Before the hooks, which a deep copy would copy too.
             merging = nn.ModuleList(
-                copy.deepcopy(stage.downsample).requires_grad_()
-                for stage in stages[:-1]
+                copy.deepcopy(module).requires_grad_() for module in stock
             )
             for copied in merging:
                 # Those of other highways beside the same trunk.
                 copied._forward_hooks.clear()
         stacked = self.structure == 'stacked'
-        return Highway(stages, self._make_adapter, stacked, merging)
+        return Highway(trunk, self._make_adapter, stacked, merging)
 
-    def trained_stock(self, backbone: nn.Module) -> set[str]:
+    def trained_stock(self, trunk: Family) -> set[str]:
         if not self.train_fpn_norms:
             return set()
         return {
-            f'{stage.norm}.{name}'
-            for stage in self.stages_of(backbone)
-            if stage.norm is not None
-            for name, _ in backbone.get_submodule(
-                stage.norm
+            f'{output.norm}.{name}'
+            for output in trunk.outputs
+            if output.norm is not None
+            for name, _ in trunk.backbone.get_submodule(
+                output.norm
             ).named_parameters()
         }
-
-    def merge(self) -> dict[str, Tensor]:
-        """Refuse.
-
-        Raises:
-            CannotMerge: Always: the highway is another path with GELUs.
-        """
-        raise CannotMerge(
-            'E3VA cannot be merged into a stock checkpoint, because its '
-            'highway is a second path beside the trunk with a GELU in each '
-            'adapter. Ship the tuned model with mmlowrank'
-        )
 
     def init_backbone_weights(self) -> None:
         super().init_backbone_weights()
         if self.highway.merging is not None:
-            stages = self.stages_of(self.backbone)
-            for ours, stage in zip(
-                self.highway.merging, stages[:-1], strict=True
-            ):
-                ours.load_state_dict(stage.downsample.state_dict())
-
-    def stages_of(self, backbone: nn.Module) -> list[Stage]:
-        """Return the stages down to the last that is an output.
-
-        Raises:
-            TypeError: If the backbone has other parts or another order.
-            ValueError: If ``out_indices`` is empty or names no stage.
-        """
-        if getattr(backbone, 'out_after_downsample', False):
-            raise TypeError(
-                'E3VA cannot be attached where out_after_downsample=True: '
-                'the output norms must read a stage before its merging'
-            )
-        stages = swin_stages(backbone, needed_by=type(self).__name__)
-        known, given = range(len(stages)), backbone.out_indices
-        if not given or not set(given) <= set(known):
-            raise ValueError(
-                'E3VA trains what leaves the output stages, but out_indices='
-                f'{given}. Set it to one or more of '
-                + ', '.join(map(str, known))
-            )
-        last = max(i for i, stage in enumerate(stages) if stage.norm)
-        return stages[: last + 1]
+            stock = _mergings(family_of(self.backbone))
+            for ours, module in zip(self.highway.merging, stock, strict=True):
+                ours.load_state_dict(module.state_dict())
 
     def _make_adapter(self, width: int) -> nn.Module:
         if self.adapter == 'standard':
@@ -169,10 +152,27 @@ class E3VA(Tuner):
         self.highway.clear()
 
     def _join(
-        self, i: int, module: nn.Module, args: tuple[Tensor]
+        self, position: int, module: nn.Module, args: tuple[Tensor]
     ) -> tuple[Tensor]:
-        e = self.highway.outputs[i]
-        return (args[0] + e if self.fpn_input == 'sum' else e,)
+        return (self._tokens(position),)
+
+    def _tokens(self, position: int) -> Tensor:
+        """Return what an output is made of, in place of the trunk's l."""
+        e, stock = self.highway.outputs[position]
+        return stock + e if self.fpn_input == 'sum' else e
+
+    def _leave(
+        self, module: nn.Module, args: tuple, outs: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """Put the highway where no norm of the outputs could take it."""
+        if not any(self._finish):
+            return outs
+        return type(outs)(
+            out if finish is None else finish(self._tokens(position), out)
+            for position, (finish, out) in enumerate(
+                zip(self._finish, outs, strict=True)
+            )
+        )
 
     def _inherit(
         self, state_dict: dict[str, Tensor], prefix: str, *_: object
@@ -180,9 +180,15 @@ class E3VA(Tuner):
         """Let a checkpoint of the trunk fill the copied mergings too."""
         if CHILD not in self.backbone._modules:
             return  # init_backbone_weights copies them itself
+        trunk = family_of(self.backbone)
+        paths = [trunk.path(module) for module in _mergings(trunk)]
         for name, parameter in self.highway.merging.named_parameters():
             index, _, rest = name.partition('.')
             ours = f'{prefix}{CHILD}.highway.merging.{name}'
-            stock = f'{prefix}stages.{index}.downsample.{rest}'
+            stock = f'{prefix}{paths[int(index)]}.{rest}'
             if ours not in state_dict and stock in state_dict:
                 state_dict[ours] = state_dict[stock].to(parameter.device)
+
+
+def _mergings(trunk: Family) -> list[nn.Module]:
+    return [s.merging.module for s in trunk.stages if s.merging is not None]

@@ -2,8 +2,10 @@
 
 from torch import nn
 
+from ..families import Family
 from ..registry import TUNERS
 from .named import StockTuner
+from .weights import tensors_of
 
 
 @TUNERS.register_module()
@@ -19,6 +21,5 @@ class Full(StockTuner):
         """Attach; nothing of the trunk is frozen, so it stays as it is."""
         return super().attach(backbone, stochastic_trunk=True, memory='stock')
 
-    def trained_stock(self, backbone: nn.Module) -> set[str]:
-        names = {name for name, _ in backbone.named_parameters()}
-        return names | {name for name, _ in backbone.named_buffers()}
+    def trained_stock(self, trunk: Family) -> set[str]:
+        return {name for name, _ in tensors_of(trunk.backbone)}

@@ -19,23 +19,25 @@ leaves e equal to l to the bit as long as every t_k and b_k is zero.
 
 from collections.abc import Callable
 from functools import partial, reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .anatomy import Stage
+from ..families import Family
+from ..families.anatomy import moved
 
 
 class Highway(nn.Module):
     """A highway beside one trunk; several may share the trunk.
 
     Its hooks collect the state of one forward call of the trunk, and leave
-    e behind a stage in ``outputs[stage]``; :meth:`clear` lets go of it.
+    what an output is to be made of in ``outputs[position]``: e, and l for
+    comparison, in the trunk's layout. :meth:`clear` lets go of it.
 
     Args:
-        stages: Anatomy of the trunk, down to the last stage that is an
-            output.
+        trunk: The trunk.
         make_adapter: Width -> adapter with ``code``, ``up_t``, ``up_bias``.
         stacked: The ablation in which the second adapter reads the first:
             ``h = A1(e + f_P1(l)); e' = A2(h + f_P2(l + f_P1(l)))``.
@@ -45,48 +47,55 @@ class Highway(nn.Module):
 
     def __init__(
         self,
-        stages: list[Stage],
+        trunk: Family,
         make_adapter: Callable[[int], nn.Module],
         stacked: bool = False,
         merging: nn.ModuleList | None = None,
     ) -> None:
         super().__init__()
         self.stacked = stacked
+        self.channels = trunk.channels
         self.stages = nn.ModuleList()
         self.merging = merging
-        self.outputs: dict[int, Tensor] = {}
+        self.outputs: dict[int, tuple[Tensor, Tensor]] = {}
         self.clear()
-        for i, stage in enumerate(stages):
+        positions = {o.after: p for p, o in enumerate(trunk.outputs)}
+        for i, stage in enumerate(trunk.stages):
             blocks = nn.ModuleList()
             for j, block in enumerate(stage.blocks):
                 sites = nn.ModuleDict()
                 for site, branch in block.branches.items():
                     sites[site] = make_adapter(block.width)
-                    branch.register_forward_hook(
-                        partial(self._tap, i, j, site)
-                    )
+                    branch.output.read(partial(self._tap, i, j, site))
                 blocks.append(sites)
+                last = j == len(stage.blocks) - 1
+                if last or (i, j) in positions:
+                    leave = partial(self._leave, i, positions.get((i, j)))
+                    block.module.register_forward_hook(leave)
             self.stages.append(blocks)
-            stage.blocks[-1].module.register_forward_hook(
-                partial(self._leave, i)
-            )
-            if i + 1 < len(stages):
-                stage.downsample.register_forward_hook(partial(self._merge, i))
-        stages[0].blocks[0].module.register_forward_pre_hook(self._enter)
+            if stage.merging is not None:
+                merge = partial(self._merge, i, stage.merging.run)
+                stage.merging.module.register_forward_hook(merge)
+        first = trunk.blocks[0].module
+        first.register_forward_pre_hook(self._enter)
 
     def clear(self) -> None:
         """Forget a call of the trunk. Call before and after each."""
         self.outputs = {}
         self._running = False
-        # Parallel form: what the stage has added so far, and e_in - l_in.
+        # Parallel form: codes and adapters since e was last made, e - l then.
         self._codes: list[Tensor] = []
+        self._adapters: list[nn.Module] = []
         self._offset: Tensor | None = None
         # Stacked form: the stream itself.
         self._stream: Tensor | None = None
+        # e behind a stage.
+        self._behind: Tensor | None = None
 
     def _enter(self, module: nn.Module, args: tuple) -> None:
         self.clear()
-        self._running, self._stream = True, args[0]
+        self._running = True
+        self._stream = moved(args[0], self.channels, -1)
 
     def _check(self) -> None:
         """Refuse a part of the trunk that runs again by itself."""
@@ -97,29 +106,34 @@ class Highway(nn.Module):
                 'E3VA keeps nothing of its trunk: do not checkpoint it'
             )
 
-    def _tap(
-        self,
-        i: int,
-        j: int,
-        site: str,
-        module: nn.Module,
-        args: tuple,
-        out: Tensor,
-    ) -> None:
+    def _tap(self, i: int, j: int, site: str, out: Tensor) -> None:
         self._check()
         adapter = self.stages[i][j][site]
         if self.stacked:
             self._stream = adapter(self._stream + out)
         else:
             self._codes.append(adapter.code(out))
+            self._adapters.append(adapter)
 
     def _leave(
-        self, i: int, module: nn.Module, args: tuple, out: Tensor
+        self,
+        i: int,
+        position: int | None,
+        module: nn.Module,
+        args: tuple,
+        out: Tensor,
     ) -> None:
         if self.stacked:
-            self.outputs[i] = self._stream
-            return
-        adapters = [a for block in self.stages[i] for a in block.values()]
+            e = moved(self._stream, -1, self.channels)
+        else:
+            e = out + self._added()
+        self._behind = e
+        if position is not None:
+            self.outputs[position] = e, out
+
+    def _added(self) -> Tensor:
+        """Return e - l, in the trunk's layout."""
+        adapters = self._adapters
         # Side by side along the input of one layer, and biases one by one:
         # cut out of a stack, the gradients would share memory.
         added = F.linear(
@@ -127,18 +141,20 @@ class Highway(nn.Module):
             torch.cat([a.up_t.t() for a in adapters], 1),
             reduce(torch.add, [a.up_bias for a in adapters]),
         )
+        added = moved(added, -1, self.channels)
         if self._offset is not None:
             added = added + self._offset
-        self._codes = []
-        self.outputs[i] = out + added
+        self._codes, self._adapters = [], []
+        self._offset = added
+        return added
 
     def _merge(
-        self, i: int, module: nn.Module, args: tuple, out: tuple
+        self, i: int, run: Callable, module: nn.Module, args: tuple, out: Any
     ) -> None:
-        # .forward, because a call would come back to this hook.
+        out = out[0] if isinstance(out, tuple) else out
         merging = module if self.merging is None else self.merging[i]
-        stream, _ = merging.forward(self.outputs[i], *args[1:])
+        stream = run(merging, self._behind, args)
         if self.stacked:
-            self._stream = stream
+            self._stream = moved(stream, self.channels, -1)
         else:
-            self._offset = stream - out[0]
+            self._offset = stream - out

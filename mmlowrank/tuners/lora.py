@@ -1,75 +1,113 @@
 """LoRA in a frozen trunk, a baseline of E3VA and RLRR."""
 
-import torch
+from collections.abc import Sequence
+from functools import partial
+
 from torch import Tensor, nn
 
+from ..families import Block, Family, Layer
 from ..nn import lora
 from ..registry import TUNERS
-from .anatomy import transformer_stages
 from .base import Tuner
+from .folding import Change, compute_folded
 
 
 @TUNERS.register_module()
 class LoRA(Tuner):
-    """Low-rank updates of the fused qkv projection of every block.
+    """Low-rank updates of the query and value projections of every block.
+
+    Also of other linear layers and of convolutions, by ``targets``. Blocks
+    that have none of the targets, as a ResNet's have no q and v, get updates
+    of all their linear layers and convolutions.
+
+    The updates are ``tuner.stages[stage][block]`` where only a fused
+    query-key-value projection is updated, else
+    ``tuner.stages[stage][block][name of the layer]``.
 
     Args:
         rank: Rank of the update of each target.
         alpha: Scale of the update times ``rank``. Defaults to ``rank``;
             ``alpha=1`` is what the E3VA authors' later public code does.
-        targets: Some of ``'q'``, ``'k'``, ``'v'``.
+        targets: Some of ``'q'``, ``'k'``, ``'v'``, and names of layers:
+            ``'proj'``, ``'fc1'``, ``'fc2'`` in a transformer, ``'conv1'`` and
+            so on in a ResNet.
+
+    Raises:
+        ValueError: If the backbone has no such layers, or the rank does not
+            fit one.
     """
+
+    needs = ('linears',)
 
     def __init__(
         self,
         rank: int = 64,
         alpha: float | None = None,
-        targets: tuple[str, ...] = ('q', 'v'),
+        targets: Sequence[str] = ('q', 'v'),
     ) -> None:
         super().__init__()
         self.options = dict(rank=rank, alpha=alpha, targets=targets)
 
-    def build(self, backbone: nn.Module) -> None:
-        self.stages = nn.ModuleList()
-        for stage in transformer_stages(
-            backbone, needed_by=type(self).__name__
-        ):
-            blocks = nn.ModuleList()
-            for block in stage.blocks:
-                update = lora.LoRAUpdate(block.width, **self.options)
-                block.attention.qkv.register_forward_hook(_Update(update))
-                blocks.append(update)
-            self.stages.append(blocks)
+    def build(self, trunk: Family) -> None:
+        known = {*lora.PARTS, *(n for b in trunk.blocks for n in _layers(b))}
+        known.discard('qkv')
+        targets = self.options['targets']
+        if not targets or not {*targets} <= known:
+            raise ValueError(
+                f'LoRA targets must be some of {tuple(sorted(known))}, got '
+                f'{targets}'
+            )
+        super().build(trunk)
+
+    def adapt(self, block: Block) -> nn.Module:
+        layers = _layers(block)
+        rank, alpha, targets = self.options.values()
+        parts = tuple(t for t in targets if t in lora.PARTS)
+        chosen = {name for name in layers if name in targets}
+        if 'qkv' in layers and parts:
+            chosen.add('qkv')
+        updates = nn.ModuleDict()
+        for name in [n for n in layers if n in chosen] or layers:
+            layer = layers[name]
+            if name == 'qkv':
+                updates[name] = lora.LoRAUpdate(
+                    layer.shape[1], rank, alpha, parts
+                )
+            else:
+                updates[name] = lora.LayerUpdate(layer.shape, rank, alpha)
+            self._update(layer, updates[name])
+        return updates['qkv'] if updates.keys() == {'qkv'} else updates
+
+    def _update(self, layer: Layer, update: nn.Module) -> None:
+        if layer.called:
+            layer.module.register_forward_hook(partial(_updated, update))
+        else:
+            compute_folded(layer, update.fold)
+        self.changes.append(Change(layer, update.fold))
 
     def updates(self) -> dict[str, lora.LoRAUpdate]:
-        """Return path of each qkv in the backbone -> its update."""
-        names = {id(m): name for name, m in self.backbone.named_modules()}
-        stages = transformer_stages(
-            self.backbone, needed_by=type(self).__name__
-        )
-        return {
-            names[id(block.attention.qkv)]: update
-            for updates, stage in zip(self.stages, stages, strict=True)
-            for update, block in zip(updates, stage.blocks, strict=True)
-        }
+        """Return path of each fused projection -> its update.
 
-    @torch.no_grad()
-    def merge(self) -> dict[str, Tensor]:
-        """Return the stock state dict with the updates in its weights."""
-        state_dict = self.stock_state_dict()
-        for path, update in self.updates().items():
-            name = f'{path}.weight'
-            state_dict[name] = state_dict[name] + update.weight_update()
-        return state_dict
+        Raises:
+            ValueError: If something else is updated, too.
+        """
+        updates = {c.layer.path: c.fold.__self__ for c in self.changes}
+        for path, update in updates.items():
+            if not isinstance(update, lora.LoRAUpdate):
+                raise ValueError(
+                    f'{path} is updated, which is no fused query-key-value '
+                    'projection'
+                )
+        return updates
 
 
-class _Update:
-    """Forward hook; an object, so that a deep copy follows the copy."""
+def _layers(block: Block) -> dict[str, Layer]:
+    return {n: la for site in block.linears.values() for n, la in site.items()}
 
-    def __init__(self, update: nn.Module) -> None:
-        self.update = update
 
-    def __call__(
-        self, module: nn.Module, args: tuple[Tensor], out: Tensor
-    ) -> Tensor:
-        return self.update(args[0], out)
+def _updated(
+    update: nn.Module, module: nn.Module, args: tuple[Tensor], out: Tensor
+) -> Tensor:
+    if isinstance(module, nn.Conv2d):
+        return update(args[0], out, module)
+    return update(args[0], out)

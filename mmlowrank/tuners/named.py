@@ -4,10 +4,8 @@ BitFit is defined by names in its paper, so names are read here, once, when
 the tuner is attached; what they stand for is an explicit list from then on.
 """
 
-from torch import Tensor, nn
-
+from ..families import Family
 from ..registry import TUNERS
-from .anatomy import transformer_stages
 from .base import Tuner
 from .roles import norm_tensors
 
@@ -15,9 +13,8 @@ from .roles import norm_tensors
 class StockTuner(Tuner):
     """Base of tuners that change the values of stock tensors only."""
 
-    def merge(self) -> dict[str, Tensor]:
-        """Return the stock state dict: it holds what was trained."""
-        return self.stock_state_dict()
+    def build(self, trunk: Family) -> None:
+        """Add nothing."""
 
 
 @TUNERS.register_module()
@@ -37,10 +34,10 @@ class BitFit(StockTuner):
         super().__init__()
         self.position_bias = position_bias
 
-    def trained_stock(self, backbone: nn.Module) -> set[str]:
+    def trained_stock(self, trunk: Family) -> set[str]:
         return {
             name
-            for name, _ in backbone.named_parameters()
+            for name, _ in trunk.backbone.named_parameters()
             if name.split('.')[-1] == 'bias'
             or (self.position_bias and 'bias' in name.split('.')[-1])
         }
@@ -53,8 +50,8 @@ class NormTuning(StockTuner):
     Running statistics, where there are some, move as in full tuning.
     """
 
-    def trained_stock(self, backbone: nn.Module) -> set[str]:
-        return norm_tensors(backbone)
+    def trained_stock(self, trunk: Family) -> set[str]:
+        return norm_tensors(trunk.backbone)
 
 
 @TUNERS.register_module()
@@ -71,6 +68,8 @@ class Partial(StockTuner):
         ValueError: If the backbone has fewer blocks.
     """
 
+    needs = ('blocks',)
+
     def __init__(
         self,
         blocks: int = 1,
@@ -78,14 +77,8 @@ class Partial(StockTuner):
         super().__init__()
         self.blocks = blocks
 
-    def trained_stock(self, backbone: nn.Module) -> set[str]:
-        blocks = [
-            block.module
-            for stage in transformer_stages(
-                backbone, needed_by=type(self).__name__
-            )
-            for block in stage.blocks
-        ]
+    def trained_stock(self, trunk: Family) -> set[str]:
+        blocks = [block.module for block in trunk.blocks]
         if not 1 <= self.blocks <= len(blocks):
             raise ValueError(
                 f'Partial blocks={self.blocks}, but the backbone has '
@@ -98,6 +91,6 @@ class Partial(StockTuner):
         }
         return {
             name
-            for name, parameter in backbone.named_parameters()
+            for name, parameter in trunk.backbone.named_parameters()
             if id(parameter) in trained
         }

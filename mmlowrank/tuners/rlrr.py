@@ -4,11 +4,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from ..nn.rlrr import RLRRLinear
-from ..nn.ssf import SSFConv2d, SSFLayerNorm
+from ..families import Block, Family
 from ..registry import TUNERS
-from .anatomy import Block, is_vit
-from .serial import Before
 from .swapping import SwappingTuner
 
 _MODULES = ('patch', 'attn', 'ffn', 'norm', 'merging')
@@ -35,7 +32,8 @@ class RLRR(SwappingTuner):
         residual: Whether the frozen weight is added (table 6).
         modules: What is adapted, some of ``'patch'`` (a ViT's embedding),
             ``'attn'``, ``'ffn'``, ``'norm'`` (MHA, FFN and LayerNorm in
-            figure 2, output norms included) and ``'merging'``.
+            figure 2, output norms included) and ``'merging'``. Of a ResNet
+            the 1 x 1 convolutions are, in any case.
         layers: Indices of the adapted blocks, counted through all stages
             from 0; negative ones from the end (figure 2). Defaults to all.
         qkv_groups: Left scales of a fused qkv projection. Defaults to what
@@ -77,26 +75,26 @@ class RLRR(SwappingTuner):
         self.branch_dropout = branch_dropout
         self.options = dict(sides=tuple(sides), residual=residual, init=init)
 
-    def build(self, backbone: nn.Module) -> None:
-        stages = self.stages_of(backbone)
-        blocks = [block for stage in stages for block in stage.blocks]
+    def build(self, trunk: Family) -> None:
+        blocks = trunk.blocks
         chosen = self._chosen(len(blocks))
-        groups = self.qkv_groups or (3 if is_vit(backbone) else 1)
+        if self.qkv_groups is None:
+            self.qkv_groups = 1 if trunk.hierarchical else 3
         self.blocks = nn.ModuleList(
-            self._adapt(block, groups) if i in chosen else nn.ModuleDict()
+            self.adapt(block) if i in chosen else nn.ModuleDict()
             for i, block in enumerate(blocks)
         )
+        mergings = [stage.merging for stage in trunk.stages if stage.merging]
         self.reductions = nn.ModuleList(
-            RLRRLinear.swap(stage.downsample.reduction, **self.options)
-            for stage in stages
-            if stage.downsample is not None and self._adapts('merging')
+            self.rescale(merging.reduction, merging.norm, **self.options)
+            for merging in mergings
+            if merging.reduction and merging.reduction.is_matrix
+            if self._adapts('merging')
         )
-        if is_vit(backbone) and self._adapts('patch'):
-            projection = backbone.patch_embed.projection
-            self.patch = SSFConv2d.swap(projection, self.init)
-        output = self.output_norm(backbone)
-        if output is not None:
-            self.output = SSFLayerNorm.swap(output, self.init)
+        if not trunk.hierarchical and self._adapts('patch'):
+            projection, _ = trunk.embedding
+            self.patch = self.scale_patch(projection)
+        self.scale_output(trunk)
         if self.branch_dropout:
             self._drop_branches(blocks)
 
@@ -119,19 +117,20 @@ class RLRR(SwappingTuner):
                 )
         return {index % blocks for index in self.layers}
 
-    def _adapt(self, block: Block, qkv_groups: int) -> nn.ModuleDict:
+    def adapt(self, block: Block) -> nn.ModuleDict:
         parts = nn.ModuleDict()
-        for site, linears in block.linears.items():
-            if not self._adapts(site):
+        for site, layers in block.linears.items():
+            if site in _MODULES and not self._adapts(site):
                 continue
-            for name, linear in linears.items():
-                groups = qkv_groups if name == 'qkv' else 1
-                parts[name] = RLRRLinear.swap(
-                    linear, groups=groups, **self.options
-                )
+            for name, layer in layers.items():
+                if layer.is_matrix:
+                    groups = self.qkv_groups if layer.parts > 1 else 1
+                    parts[name] = self.rescale(
+                        layer, groups=groups, **self.options
+                    )
         if self.tune_norms:
             for site, norm in block.norms.items():
-                parts[f'norm_{site}'] = SSFLayerNorm.swap(norm, self.init)
+                parts[f'norm_{site}'] = self.scale_shift(norm)
         return parts
 
     def _drop_branches(self, blocks: list[Block]) -> None:
@@ -140,4 +139,4 @@ class RLRR(SwappingTuner):
             dropout = nn.Dropout(rate)
             self.blocks[i]['dropout'] = dropout
             for branch in block.branches.values():
-                branch.register_forward_pre_hook(Before(dropout))
+                branch.end.change(dropout)

@@ -4,19 +4,23 @@ Placement of the LoRand paper (figure 2) and of the Houlsby adapter:
 
     x = x + DropPath(A1(MSA(LN1 x)));   x = x + DropPath(A2(MLP(LN2 x)))
 
-The adapter comes before stochastic depth, as in the authors' public code.
+The adapter comes before stochastic depth, as in the authors' public code. A
+block with one branch, as ConvNeXt's, gets one adapter.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import NoReturn
 
-from torch import Tensor, nn
+from torch import nn
 
-from .anatomy import transformer_stages
-from .base import CannotMerge, Tuner
+from ..families import Block
+from .base import Tuner
 
 SITES = ('attn', 'ffn')
+BOTTLENECK = (
+    'a GELU stands between its two projections: no single weight matrix '
+    'computes the same'
+)
 
 
 def check_sites(sites: Sequence[str], method: str) -> tuple[str, ...]:
@@ -33,6 +37,22 @@ def check_sites(sites: Sequence[str], method: str) -> tuple[str, ...]:
     return tuple(sites)
 
 
+def sites_of(block: Block, tuner: Tuner) -> list[str]:
+    """Return those of a tuner's sites that a block has.
+
+    Raises:
+        TypeError: If it has none of them.
+    """
+    found = [site for site in tuner.sites if site in block.branches]
+    if not found:
+        raise TypeError(
+            f'{type(tuner).__name__} has sites={tuner.sites}, but a '
+            f'{type(block.module).__name__} has {tuple(block.branches)}: '
+            'name one of these'
+        )
+    return found
+
+
 class SerialTuner(Tuner):
     """Base of the tuners that put an adapter behind attention and MLP.
 
@@ -42,57 +62,17 @@ class SerialTuner(Tuner):
         sites: The branches of a block that have one.
     """
 
+    needs = ('branches',)
+    cannot_merge = BOTTLENECK
     sites: tuple[str, ...] = SITES
 
     @abstractmethod
     def make_adapter(self, width: int) -> nn.Module:
         """Return the adapter for tokens of ``width`` channels."""
 
-    def build(self, backbone: nn.Module) -> None:
-        self.stages = nn.ModuleList()
-        for stage in transformer_stages(
-            backbone, needed_by=type(self).__name__
-        ):
-            blocks = nn.ModuleList()
-            for block in stage.blocks:
-                sites = nn.ModuleDict()
-                for site in self.sites:
-                    drop_path = block.branches[site]
-                    sites[site] = self.make_adapter(block.width)
-                    drop_path.register_forward_pre_hook(Before(sites[site]))
-                blocks.append(sites)
-            self.stages.append(blocks)
-
-    def merge(self) -> dict[str, Tensor]:
-        """Refuse.
-
-        Raises:
-            CannotMerge: Always: a GELU stands inside the adapter.
-        """
-        refuse_merge(self)
-
-
-def refuse_merge(tuner: Tuner) -> NoReturn:
-    """Say why a bottleneck with an activation inside cannot be merged."""
-    raise CannotMerge(
-        f'{type(tuner).__name__} cannot be merged into a stock checkpoint, '
-        'because a GELU stands between its two projections: no single '
-        'weight matrix computes the same. Ship the tuned model with '
-        'mmlowrank'
-    )
-
-
-class Before:
-    """Forward pre-hook that passes a module's input through another.
-
-    An object and not a closure, so that a deep copy of the model points to
-    the copied adapter.
-    """
-
-    def __init__(self, adapter: nn.Module) -> None:
-        self.adapter = adapter
-
-    def __call__(
-        self, module: nn.Module, args: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
-        return (self.adapter(args[0]), *args[1:])
+    def adapt(self, block: Block) -> nn.ModuleDict:
+        adapters = nn.ModuleDict()
+        for site in sites_of(block, self):
+            adapters[site] = self.make_adapter(block.width)
+            block.branches[site].end.change(adapters[site])
+        return adapters

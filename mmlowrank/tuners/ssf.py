@@ -2,9 +2,8 @@
 
 from torch import nn
 
-from ..nn.ssf import SSFConv2d, SSFLayerNorm, SSFLinear
+from ..families import Block, Family, Merging
 from ..registry import TUNERS
-from .anatomy import Block
 from .swapping import SwappingTuner
 
 
@@ -31,34 +30,38 @@ class SSF(SwappingTuner):
         super().__init__()
         self.init = init
 
-    def build(self, backbone: nn.Module) -> None:
-        stages = self.stages_of(backbone)
-        embedding = backbone.patch_embed
-        self.patch = SSFConv2d.swap(embedding.projection, self.init)
-        if isinstance(embedding.norm, nn.LayerNorm):
-            self.patch_norm = SSFLayerNorm.swap(embedding.norm, self.init)
-        self.blocks = nn.ModuleList(
-            self._adapt(block) for stage in stages for block in stage.blocks
-        )
+    def build(self, trunk: Family) -> None:
+        projection, norm = trunk.embedding
+        if projection is not None and projection.behind is None:
+            self.patch = self.scale_patch(projection)
+        if norm is not None:
+            self.patch_norm = self.scale_shift(norm)
+        self.blocks = nn.ModuleList(self.adapt(b) for b in trunk.blocks)
         self.mergings = nn.ModuleList(
-            nn.ModuleDict(
-                dict(
-                    norm=SSFLayerNorm.swap(merging.norm, self.init),
-                    reduction=SSFLinear.swap(merging.reduction, self.init),
-                )
-            )
-            for merging in (stage.downsample for stage in stages)
-            if merging is not None
+            self._merging(stage.merging)
+            for stage in trunk.stages
+            if stage.merging is not None
         )
-        output = self.output_norm(backbone)
-        if output is not None:
-            self.output = SSFLayerNorm.swap(output, self.init)
+        self.scale_output(trunk)
 
-    def _adapt(self, block: Block) -> nn.ModuleDict:
+    def _merging(self, merging: Merging) -> nn.ModuleDict:
         parts = nn.ModuleDict()
-        for linears in block.linears.values():
-            for name, linear in linears.items():
-                parts[name] = SSFLinear.swap(linear, self.init)
+        if merging.norm is not None:
+            parts['norm'] = self.scale_shift(merging.norm)
+        if merging.reduction is not None:
+            parts['reduction'] = self.scale_shift(
+                merging.reduction, before=merging.norm
+            )
+        return parts
+
+    def adapt(self, block: Block) -> nn.ModuleDict:
+        parts = nn.ModuleDict()
+        for layers in block.linears.values():
+            for name, layer in layers.items():
+                # A scale and a shift behind the norm that follows a
+                # convolution are as good as two of each.
+                if layer.behind is None:
+                    parts[name] = self.scale_shift(layer)
         for site, norm in block.norms.items():
-            parts[f'norm_{site}'] = SSFLayerNorm.swap(norm, self.init)
+            parts[f'norm_{site}'] = self.scale_shift(norm)
         return parts

@@ -1,19 +1,26 @@
-"""Base of the tuners that change what a stock layer computes, linearly.
+"""Base of the tuners that change what a stock layer computes, in its place.
 
-Each changed layer has a stock layer that computes the same, so these methods
-merge. One case needs care: Swin's patch merging ends in a linear layer
-without a bias, and the methods shift its output. A stock checkpoint has no
-place for that shift f behind ``reduction``; it is moved in front of it, into
-the bias of the norm, as the smallest d with W' d = f. W' has half as many
-rows as columns, so there is one, and the result is exact.
+Where the layer is of the plain kind, its class is swapped for one that
+computes with what is added; elsewhere the stock code runs, behind a hook or
+with changed weights.
 """
 
-import torch
-from torch import Tensor, nn
+from dataclasses import replace
 
-from ..nn.swapped import Swapped
-from .anatomy import Stage, transformer_stages
-from .base import CannotMerge, Tuner
+from mmengine.logging import print_log
+from torch import nn
+
+from ..families import Family, Layer, Norm
+from ..nn.rlrr import Rescaling, RLRRLinear
+from ..nn.ssf import ScaleShift, SSFConv2d, SSFLayerNorm, SSFLinear
+from .base import Tuner
+from .folding import Change, compute_folded
+
+_SWAPS = {
+    nn.Linear: SSFLinear,
+    nn.Conv2d: SSFConv2d,
+    nn.LayerNorm: SSFLayerNorm,
+}
 
 
 class SwappingTuner(Tuner):
@@ -23,99 +30,104 @@ class SwappingTuner(Tuner):
     norms of the blocks. Where there are several (dense prediction), they
     train themselves: no checkpoint has values for them, and a norm at its
     start with a scale and a shift is a norm that trains.
+
+    Attributes:
+        init: Of the scales and shifts.
     """
 
+    needs = ('linears',)
     tune_norms = True
+    init: str
 
-    def stages_of(self, backbone: nn.Module) -> list[Stage]:
-        """Return the stages that are used."""
-        return transformer_stages(backbone, type(self).__name__)
-
-    def trained_stock(self, backbone: nn.Module) -> set[str]:
-        norms = self._output_norms(backbone)
+    def trained_stock(self, trunk: Family) -> set[str]:
+        norms = trunk.output_norms
         if len(norms) < 2 or not self.tune_norms:
             return set()
         return {
             f'{norm}.{name}'
             for norm in norms
-            for name, _ in backbone.get_submodule(norm).named_parameters()
+            for name, _ in trunk.backbone.get_submodule(
+                norm
+            ).named_parameters()
         }
 
-    def output_norm(self, backbone: nn.Module) -> nn.Module | None:
-        """Return the single output norm, which gets an SSF, if there is."""
-        norms = self._output_norms(backbone)
-        if len(norms) != 1 or not self.tune_norms:
-            return None
-        return backbone.get_submodule(norms[0])
+    def scale_output(self, trunk: Family) -> None:
+        """Scale and shift the single output norm, if there is one."""
+        norms = trunk.output_norms
+        if len(norms) == 1 and self.tune_norms:
+            norm = trunk.norm(trunk.backbone.get_submodule(norms[0]))
+            self.output = self.scale_shift(norm)
 
-    @torch.no_grad()
-    def merge(self) -> dict[str, Tensor]:
-        """Return the stock state dict that computes the same.
+    def scale_shift(
+        self, layer: Layer, before: Norm | None = None
+    ) -> ScaleShift:
+        """Put a scale and a shift behind a layer or norm, and return them.
 
-        Raises:
-            CannotMerge: If a shift has no place in the stock backbone.
+        Args:
+            layer: The layer or norm.
+            before: The norm that feeds the layer.
         """
-        state_dict = self.stock_state_dict()
-        shifts = {}
-        for path, layer in self.backbone.named_modules():
-            if not isinstance(layer, Swapped):
-                continue
-            weight, bias = layer.effective()
-            state_dict[f'{path}.weight'] = weight
-            if f'{path}.bias' in state_dict:
-                state_dict[f'{path}.bias'] = bias
-            elif bias.any():
-                shifts[path] = weight, bias
-        for path, (weight, shift) in shifts.items():
-            name = f'{self._norm_before(path)}.bias'
-            moved = _moved_in_front(weight, shift)
-            if moved is None:
-                raise CannotMerge(
-                    f'{type(self).__name__} cannot be merged into a stock '
-                    f'checkpoint, because {path} has no bias and its '
-                    'rescaled weight does not reach the shift'
-                )
-            state_dict[name] = state_dict[name] + moved
-        return state_dict
+        module = layer.module
+        kind = _plain_kind(module) if layer.called else None
+        if kind in _SWAPS:
+            added = _SWAPS[kind].swap(module, self.init)
+        else:
+            added = ScaleShift(layer.shape[0], self.init)
+            if not layer.called:
+                compute_folded(layer, added.fold)
+            elif isinstance(layer, Norm):
+                added.parameter_roles = {'scale': 'norm', 'shift': 'norm'}
+                layer.tap('out').change(added)
+            else:
+                layer.tap('out').change(added)
+        self.changes.append(Change(layer, added.fold, before))
+        return added
 
-    def _output_norms(self, backbone: nn.Module) -> list[str]:
-        return [s.norm for s in self.stages_of(backbone) if s.norm]
-
-    def _norm_before(self, path: str) -> str:
-        """Return the name of the norm that feeds a layer without bias."""
-        layer = self.backbone.get_submodule(path)
-        names = {id(m): name for name, m in self.backbone.named_modules()}
-        for stage in self.stages_of(self.backbone):
-            merging = stage.downsample
-            if merging is None or merging.reduction is not layer:
-                continue
-            if getattr(merging.norm, 'bias', None) is not None:
-                return names[id(merging.norm)]
-        raise CannotMerge(
-            f'{type(self).__name__} cannot be merged into a stock '
-            f'checkpoint, because {path} has no bias that could take its '
-            'shift, and no norm with a bias stands before it. Build the '
-            'backbone with a bias there (e.g. qkv_bias=True) or ship the '
-            'tuned model with mmlowrank'
+    def scale_patch(self, projection: Layer) -> ScaleShift | None:
+        """Scale and shift the patch projection, if it has a bias."""
+        if projection.bias() is not None:
+            return self.scale_shift(projection)
+        print_log(
+            f'{type(self).__name__} leaves the patch projection as it is: '
+            'it has no bias that could take a shift',
+            logger='current',
         )
-
-
-def _moved_in_front(weight: Tensor, shift: Tensor) -> Tensor | None:
-    """Return the smallest d with ``weight d = shift``, or None.
-
-    In float64, because d is as large as the weight is badly conditioned.
-
-    Args:
-        weight: (out, in), out <= in.
-        shift: (out,).
-    """
-    wide = weight.double()
-    q, r = torch.linalg.qr(wide.mT)
-    solution = q @ torch.linalg.solve_triangular(
-        r.mT, shift.double().unsqueeze(1), upper=False
-    )
-    error = (wide @ solution - shift.double().unsqueeze(1)).abs().max()
-    # Not <= is also where r is singular and the error is nan.
-    if not error <= 1e-9 * shift.abs().max():
         return None
-    return solution.squeeze(1).to(shift.dtype)
+
+    def train(self, mode: bool = True) -> 'SwappingTuner':
+        """Set the mode; hook norms that were replaced, as for SyncBN."""
+        super().train(mode)
+        for i, change in enumerate(self.changes):
+            module = self.backbone.get_submodule(change.layer.path)
+            if module is not change.layer.module:
+                norm = replace(change.layer, module=module)
+                norm.tap('out').change(change.fold.__self__)
+                self.changes[i] = replace(change, layer=norm)
+        return self
+
+    def rescale(
+        self, layer: Layer, before: Norm | None = None, **options: object
+    ) -> Rescaling:
+        """Rescale a linear layer, and return what does.
+
+        Args:
+            layer: The layer.
+            before: The norm that feeds it.
+            options: Of :class:`mmlowrank.nn.rlrr.Rescaling`.
+        """
+        if layer.called and _plain_kind(layer.module) is nn.Linear:
+            added = RLRRLinear.swap(layer.module, **options)
+        else:
+            rows, columns = layer.shape[0], layer.shape[1:].numel()
+            added = Rescaling(columns, rows, **options)
+            compute_folded(layer, added.fold)
+        self.changes.append(Change(layer, added.fold, before))
+        return added
+
+
+def _plain_kind(module: nn.Module) -> type[nn.Module]:
+    """Return the kind of PyTorch whose code a module runs."""
+    kind = type(module)
+    if kind.__module__ == 'mmcv.cnn.bricks.wrappers':
+        return kind.__mro__[1]  # other code for empty inputs only
+    return kind

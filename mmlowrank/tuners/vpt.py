@@ -5,10 +5,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from ..families import Family
 from ..nn.vpt import Prompts
 from ..registry import TUNERS
-from .anatomy import vit_stage
-from .base import CannotMerge, Tuner
+from .base import Tuner
 
 
 @TUNERS.register_module()
@@ -25,6 +25,12 @@ class VPT(Tuner):
             the first (VPT-Shallow).
     """
 
+    needs = ('prompts',)
+    cannot_merge = (
+        'prompts are further tokens that attention reads: no weight of the '
+        'stock model computes the same'
+    )
+
     def __init__(
         self,
         tokens: int = 50,
@@ -35,47 +41,34 @@ class VPT(Tuner):
         self.deep = deep
         self._carried: Tensor | None = None
 
-    def build(self, backbone: nn.Module) -> None:
-        blocks = vit_stage(backbone, type(self).__name__).blocks
-        kernel = backbone.patch_embed.projection.weight
+    def build(self, trunk: Family) -> None:
+        blocks, (projection, _) = trunk.blocks, trunk.embedding
+        self._front = trunk.prefix
         self.prompts = Prompts(
             blocks[0].width,
             self.tokens,
             len(blocks) if self.deep else 1,
-            patch_values=kernel[0].numel(),
+            patch_values=projection.shape[1:].numel(),
         )
         for i, block in enumerate(blocks):
             block.module.register_forward_pre_hook(partial(self._insert, i))
             block.module.register_forward_hook(self._take_out)
         # Also when the forward fails.
-        backbone.register_forward_hook(self._clear, always_call=True)
+        trunk.backbone.register_forward_hook(self._clear, always_call=True)
 
-    def merge(self) -> dict[str, Tensor]:
-        """Refuse.
-
-        Raises:
-            CannotMerge: Always: the prompts are tokens, not weights.
-        """
-        raise CannotMerge(
-            'VPT cannot be merged into a stock checkpoint, because prompts '
-            'are further tokens that attention reads: no weight of the stock '
-            'model computes the same. Ship the tuned model with mmlowrank'
-        )
-
-    def _insert(
-        self, i: int, module: nn.Module, args: tuple[Tensor]
-    ) -> tuple[Tensor]:
+    def _insert(self, i: int, module: nn.Module, args: tuple) -> tuple:
         x = args[0]
         prompts = self._carried
         if self.deep or i == 0:
             prompts = self.prompts(i, x.shape[0]).to(x.dtype)
-        front = self.backbone.num_extra_tokens
-        return (torch.cat([x[:, :front], prompts, x[:, front:]], 1),)
+        front = self._front
+        x = torch.cat([x[:, :front], prompts, x[:, front:]], 1)
+        return (x, *args[1:])
 
     def _take_out(
         self, module: nn.Module, args: tuple[Tensor], out: Tensor
     ) -> Tensor:
-        front = self.backbone.num_extra_tokens
+        front = self._front
         back = front + self.tokens
         if not self.deep:
             self._carried = out[:, front:back]

@@ -2,8 +2,9 @@
 
 A tuner inside the residual stream (LoRand, Adapter, LoRA, ...) is trained by
 back-propagating through frozen blocks. Frozen weights need no gradient, so
-most of what a stock block keeps can be rebuilt from little: the softmax from
-q, k, v; the hidden layer of the MLP from the input of its norm.
+most of what a stock block keeps can be rebuilt from little: here the hidden
+layer of an MLP from the input of its norm, in the file of a family what it
+has of its own.
 
 The stock modules stay where they are and keep their tensors and hooks; only
 what ``forward`` computes them with is replaced. It asks first who is
@@ -13,79 +14,39 @@ bypassed has hooks or another ``forward``, the stock code runs. Values are
 those of the stock modules up to the order of sums.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..nn.kernels import attention, functional
+from ..nn.kernels import functional
 from ..nn.kernels.autograd import traced
 from ..nn.swapped import Swapped
-from .anatomy import Block, is_window_attention, transformer_stages
+from .anatomy import MLP
 
 # Rebuilding the hidden layer costs 4 d^2 products a token and saves 4 d
 # numbers: the narrow stages save most for their time.
 _WIDEST_REBUILT_MLP = 512
 # Attribute of the output of a norm: the norm and its input.
 _SOURCE = 'mmlowrank_source'
+# What :func:`rewrite` has put into the place of a forward.
+_OURS: set[Callable] = set()
 
 
-def make_lean(backbone: nn.Module, owned: set[int]) -> None:
-    """Replace what the blocks of a frozen trunk compute gradients with.
-
-    A backbone of another anatomy keeps its own code, and so does a block
-    that trains as a whole.
-
-    Args:
-        backbone: The backbone.
-        owned: ``id`` of each parameter that trains.
-    """
-    try:
-        stages = transformer_stages(backbone, needed_by='the lean trunk')
-    except TypeError:
-        return
-    for stage in stages:
-        for block in stage.blocks:
-            if not all(id(p) in owned for p in block.module.parameters()):
-                _make_lean(block)
+def rewrite(module: nn.Module, function: Callable) -> None:
+    """Let ``function(module, *args)`` compute what the module returns."""
+    _OURS.add(function)
+    module.forward = partial(function, module)
 
 
-def _make_lean(block: Block) -> None:
-    # A ViT's attention is one fused product already.
-    if is_window_attention(block.attention):
-        block.attention.forward = partial(_attention, block.attention)
-    if block.width <= _WIDEST_REBUILT_MLP:
-        norm = block.norms['ffn']
-        norm.forward = partial(_norm, norm)
-        block.mlp.forward = partial(_mlp, block.mlp, block.feedforward)
-
-
-def _attention(own: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Compute a window attention; ``(tokens, mask)`` like the stock one."""
-    if _recording(x, own) and is_window_attention(own):
-        called = (own.qkv, own.proj)
-        bypassed = [m for m in own.children() if m not in called]
-        known = all(
-            _runs(m, nn.Softmax) or _runs(m, nn.Dropout) for m in bypassed
-        )
-        if known and not _drops(*bypassed) and not any(map(watched, bypassed)):
-            return _lean_attention(own, x, *args, **kwargs)
-    return type(own).forward(own, x, *args, **kwargs)
-
-
-def _lean_attention(
-    own: nn.Module, x: Tensor, mask: Tensor | None = None
-) -> Tensor:
-    tokens = x.shape[1]
-    index = own.relative_position_index.flatten()
-    bias = own.relative_position_bias_table[index]
-    bias = bias.view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
-    out = attention.window_attention(
-        own.qkv(x), bias, mask, own.num_heads, own.scale
-    )
-    return own.proj(out)
+def rewrite_mlp(mlp: MLP, width: int) -> None:
+    """Compute an MLP and its norm together, if it is narrow enough."""
+    if width <= _WIDEST_REBUILT_MLP:
+        rewrite(mlp.norm, _norm)
+        mlp.layers.forward = partial(_mlp, mlp.layers, mlp.around)
+        _OURS.add(_mlp)
 
 
 def _norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -97,12 +58,12 @@ def _norm(norm: nn.Module, x: Tensor) -> Tensor:
     y = type(norm).forward(norm, x)
     # Hooks before it see its input, which is what it is.
     seen = watched(norm, inputs=False)
-    if _recording(x, norm) and _is_layer_norm(norm) and not seen:
+    if recording(x, norm) and _is_layer_norm(norm) and not seen:
         setattr(y, _SOURCE, (norm, x))
     return y
 
 
-def _mlp(layers: nn.Module, feedforward: nn.Module, y: Tensor) -> Tensor:
+def _mlp(layers: nn.Module, around: nn.Module, y: Tensor) -> Tensor:
     """Compute the layers of an MLP from the input of the norm before it."""
     source = getattr(y, _SOURCE, None)
     if (
@@ -111,9 +72,9 @@ def _mlp(layers: nn.Module, feedforward: nn.Module, y: Tensor) -> Tensor:
         or y.retains_grad
         or y._backward_hooks
         or not _is_plain(layers)
-        or _drops(layers)
+        or drops(layers)
         or any(map(watched, layers.modules()))
-        or watched(feedforward)
+        or watched(around)
     ):
         return type(layers).forward(layers, y)
     norm, x = source
@@ -131,7 +92,7 @@ def watched(module: nn.Module, inputs: bool = True) -> bool:
     """Whether a hook, or a forward set on the instance, sees the module.
 
     Args:
-        module: May have the forward of this file.
+        module: May have a forward of :func:`rewrite`.
         inputs: Count hooks that see its inputs only.
     """
     own = module.__dict__.get('forward')
@@ -145,10 +106,7 @@ def watched(module: nn.Module, inputs: bool = True) -> bool:
     )
 
 
-_OURS = (_attention, _norm, _mlp)
-
-
-def _recording(x: Tensor, module: nn.Module) -> bool:
+def recording(x: Tensor, module: nn.Module) -> bool:
     """Whether autograd, and nothing else, records what is computed."""
     return (
         not traced()
@@ -161,11 +119,26 @@ def _recording(x: Tensor, module: nn.Module) -> bool:
     )
 
 
+def runs(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether it runs the code of a kind, and not a subclass's own."""
+    return isinstance(module, kind) and type(module).forward is kind.forward
+
+
+def drops(*modules: nn.Module) -> bool:
+    """Whether a dropout below one of the modules is active."""
+    return any(
+        m.training and m.p > 0
+        for module in modules
+        for m in module.modules()
+        if isinstance(m, nn.Dropout)
+    )
+
+
 def _is_plain(mlp: nn.Module) -> bool:
     """Whether the layers are Linear, GELU, Linear, with dropouts."""
     passing = (nn.Dropout, nn.Identity, nn.Sequential)
     flat = [
-        m for m in mlp.modules() if not any(_runs(m, kind) for kind in passing)
+        m for m in mlp.modules() if not any(runs(m, kind) for kind in passing)
     ]
     return (
         len(flat) == 3
@@ -174,11 +147,6 @@ def _is_plain(mlp: nn.Module) -> bool:
         and _is_linear(flat[2])
         and flat[1].approximate == 'none'
     )
-
-
-def _runs(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether it runs the code of a kind, and not a subclass's own."""
-    return isinstance(module, kind) and type(module).forward is kind.forward
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -199,16 +167,6 @@ def _is_layer_norm(norm: nn.Module) -> bool:
     kind = type(norm)
     plain = kind is nn.LayerNorm or issubclass(kind, Swapped)
     return plain and norm.weight is not None and norm.bias is not None
-
-
-def _drops(*modules: nn.Module) -> bool:
-    """Whether a dropout below one of the modules is active."""
-    return any(
-        m.training and m.p > 0
-        for module in modules
-        for m in module.modules()
-        if isinstance(m, nn.Dropout)
-    )
 
 
 def _weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,253 @@
+"""What a family of backbones has to say of itself.
+
+A family is found by the parts of a backbone, not by its class, so a subclass
+works. What it does not have it says in :attr:`Family.lacks`; a method that
+needs it is refused, and no other.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar
+
+from torch import nn
+
+from ..registry import FAMILIES
+from .anatomy import Block, Layer, Norm, Output, Stage
+from .rewriting import rewrite_mlp
+
+# What a method may need -> how an error calls it.
+PARTS = {
+    'blocks': 'blocks in a known order',
+    'branches': 'residual branches that end in a module',
+    'streams': 'residual branches whose beginning and end are alike',
+    'linears': 'linear layers or convolutions in its blocks',
+    'entries': 'linear layers that a branch begins with',
+    'one width': 'blocks of one width',
+    'prompts': 'room for tokens besides those of the patches',
+    'outputs': 'outputs that can be fed from beside the trunk',
+}
+
+
+class Family(ABC):
+    """One backbone, and where its parts are.
+
+    Args:
+        backbone: The backbone, as it was built.
+
+    Attributes:
+        title: What errors call the family.
+        lacks: Part, of ``PARTS`` -> why the family has none.
+        rows: Where the blocks are: first parts of parameter names.
+        channels: Dimension of the channels in what blocks read and return:
+            -1 of tokens, 1 of maps.
+        hierarchical: Whether it merges patches between stages.
+    """
+
+    title: ClassVar[str]
+    lacks: ClassVar[dict[str, str]] = {}
+    rows: ClassVar[tuple[str, ...]] = ()
+    channels: ClassVar[int] = -1
+    hierarchical: ClassVar[bool] = False
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone = backbone
+        if self.hierarchical:
+            reason = 'its stages differ in width'
+            self.lacks = {**self.lacks, 'one width': reason}
+        self._paths = {id(m): name for name, m in backbone.named_modules()}
+
+    @staticmethod
+    @abstractmethod
+    def matches(backbone: nn.Module) -> bool:
+        """Whether the backbone is of this family; may raise if it is not."""
+
+    @abstractmethod
+    def build_stages(self) -> list[Stage]:
+        """Return the stages that an output depends on, in order."""
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """The stages that an output depends on, in order."""
+        return self.build_stages()
+
+    @property
+    def blocks(self) -> list[Block]:
+        """All blocks, in order."""
+        return [block for stage in self.stages for block in stage.blocks]
+
+    @property
+    def outputs(self) -> list[Output]:
+        """What the backbone returns, in order."""
+        return []
+
+    @property
+    def output_norms(self) -> list[str]:
+        """Paths of the norms of the outputs."""
+        return [output.norm for output in self.outputs if output.norm]
+
+    @property
+    def embedding(self) -> tuple[Layer | None, Norm | None]:
+        """The patch projection, and the norm behind it."""
+        return None, None
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before those of the patches."""
+        return 0
+
+    def unused(self) -> set[str]:
+        """Return the names of the parameters that no output depends on.
+
+        Stock backbones build all their stages, also those behind the last
+        of ``out_indices``.
+        """
+        parts = [block.module for block in self.blocks]
+        parts += [s.merging.module for s in self.stages if s.merging]
+        reached = {id(p) for part in parts for p in part.parameters()}
+        return {
+            name
+            for name, parameter in self.backbone.named_parameters()
+            if name.startswith(self.rows) and id(parameter) not in reached
+        }
+
+    def rewrite(self, owned: set[int]) -> None:
+        """Let frozen blocks keep less; see :mod:`.rewriting`.
+
+        Args:
+            owned: ``id`` of each parameter that trains. A block that trains
+                as a whole keeps its own code.
+        """
+        for block in self.blocks:
+            if not all(id(p) in owned for p in block.module.parameters()):
+                self.rewrite_block(block)
+
+    def rewrite_block(self, block: Block) -> None:
+        """Rewrite what may be rewritten of one block."""
+        if block.mlp is not None:
+            rewrite_mlp(block.mlp, block.width)
+
+    # -- for the families --------------------------------------------------
+
+    def path(self, module: nn.Module) -> str:
+        """Return the path of a module in the backbone."""
+        return self._paths[id(module)]
+
+    def layer(self, module: nn.Module, **attributes: object) -> Layer:
+        """Return a linear layer, or a part of ``module``."""
+        return Layer(self.path(module), module, **attributes)
+
+    def projection(self, attn: nn.Module) -> Layer:
+        """Return the query-key-value projection of an attention.
+
+        Args:
+            attn: With ``qkv``, called or read; in the latter case with
+                ``q_bias`` and ``v_bias``.
+        """
+        if getattr(attn, 'q_bias', None) is None:
+            return self.layer(attn.qkv, parts=3, enters=True)
+        return self.layer(
+            attn,
+            weight='qkv.weight',
+            biases=('q_bias', None, 'v_bias'),
+            parts=3,
+            enters=True,
+        )
+
+    def ffn(self, ffn: nn.Module) -> dict[str, Layer]:
+        """Return the linear layers of an ``FFN`` or a ``SwiGLUFFN``.
+
+        Raises:
+            TypeError: If it has more or less than two.
+        """
+        linears = [ffn.w12, ffn.w3] if hasattr(ffn, 'w12') else []
+        if not linears:
+            linears = [m for m in ffn.layers.modules() if is_linear(m)]
+        if len(linears) != 2:
+            raise TypeError(
+                'the MLP of a block must have two linear layers, found '
+                f'{len(linears)} in {type(self.backbone).__name__}'
+            )
+        return dict(
+            fc1=self.layer(linears[0], enters=True),
+            fc2=self.layer(linears[1]),
+        )
+
+    def norm(self, module: nn.Module, channels: int = -1) -> Norm | None:
+        """Return a norm, or None if the module has no weight."""
+        if getattr(module, 'weight', None) is None:
+            return None
+        return Norm(self.path(module), module, channels=channels)
+
+    def norms(self, **modules: nn.Module) -> dict[str, Norm]:
+        """Return name -> norm, of those that have a weight."""
+        found = {name: self.norm(m) for name, m in modules.items()}
+        return {name: norm for name, norm in found.items() if norm}
+
+
+class Unknown(Family):
+    """A backbone that no family knows: rules by kind still hold.
+
+    Args:
+        backbone: The backbone.
+        reason: Why the family that it looks like cannot have it.
+    """
+
+    title = 'unknown'
+
+    def __init__(self, backbone: nn.Module, reason: str = '') -> None:
+        super().__init__(backbone)
+        known = ', '.join(family.title for family in _registered())
+        self.lacks = dict.fromkeys(
+            PARTS, reason or f'it is none of those known: {known}'
+        )
+
+    @staticmethod
+    def matches(backbone: nn.Module) -> bool:
+        return False
+
+    def build_stages(self) -> list[Stage]:
+        return []
+
+    def unused(self) -> set[str]:
+        return set()
+
+
+def family_of(backbone: nn.Module) -> Family:
+    """Return the family of a backbone, with its parts.
+
+    Args:
+        backbone: A stock backbone.
+    """
+    reason = ''
+    for family in _registered():
+        try:
+            if not family.matches(backbone):
+                continue
+        except (AttributeError, TypeError, IndexError, KeyError):
+            continue
+        found = family(backbone)
+        try:
+            found.stages  # noqa: B018 (they are kept)
+        except (AttributeError, TypeError) as error:
+            reason = f'{error}, unlike in a {family.title}'
+            continue
+        return found
+    return Unknown(backbone, reason)
+
+
+def _registered() -> list[type[Family]]:
+    FAMILIES.import_from_location()
+    return list(FAMILIES.module_dict.values())
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether it is a linear layer, or a convolution that is one."""
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)
+
+
+def last_of(out_indices: Sequence[int], count: int) -> int:
+    """Return the index of the last stage or layer that is an output."""
+    return max((i for i in out_indices if 0 <= i < count), default=0)

@@ -1,0 +1,67 @@
+"""BEiT of mmpretrain and mmseg, and mmseg's MAE.
+
+A block ends both branches with one module, and multiplies by its layer
+scale before it. The query-key-value projection may have a bias in two parts
+that the attention adds itself.
+"""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..registry import FAMILIES
+from .anatomy import Block, Branch, Tap, Turns
+from .vit import RowOfBlocks
+
+
+@FAMILIES.register_module()
+class BEiT(RowOfBlocks):
+    """BEiTViT of mmpretrain, BEiT and MAE of mmseg."""
+
+    title = 'BEiT of mmpretrain or mmseg'
+    lacks: ClassVar = {
+        'prompts': 'its position biases have places for patches only'
+    }
+
+    @staticmethod
+    def matches(backbone: nn.Module) -> bool:
+        block = backbone.layers[0]
+        return hasattr(block, 'drop_path') and hasattr(block.attn, 'bias')
+
+    @property
+    def last_norm(self) -> str:
+        """mmseg calls it ``norm1``, an alias of its name there."""
+        return getattr(self.backbone, 'norm1_name', 'ln1')
+
+    @property
+    def prefix(self) -> int:
+        return getattr(self.backbone, 'num_extra_tokens', 1)
+
+    def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
+        if hasattr(self.backbone, '_format_output'):
+            return self.backbone._format_output(tokens, stock.shape[-2:])
+        return super().finish(tokens, stock)
+
+    def block(self, layer: nn.Module) -> Block:
+        starts = dict(attn=layer.norm1, ffn=layer.norm2)
+        turns = Turns(**starts)
+        return Block(
+            module=layer,
+            width=layer.attn.qkv.in_features,
+            branches={
+                name: Branch(
+                    stream=Tap(start, 'in'),
+                    end=Tap(layer.drop_path, 'in', turn=(turns, name)),
+                    output=Tap(layer.drop_path, 'out', turn=(turns, name)),
+                )
+                for name, start in starts.items()
+            },
+            linears=dict(
+                attn=dict(
+                    qkv=self.projection(layer.attn),
+                    proj=self.layer(layer.attn.proj),
+                ),
+                ffn=self.ffn(layer.ffn),
+            ),
+            norms=self.norms(**starts),
+        )

@@ -1,0 +1,73 @@
+"""Vision Transformer of mmseg, whose attention is PyTorch's."""
+
+from torch import nn
+
+from ..registry import FAMILIES
+from .anatomy import MLP, Block, Branch, Layer, Tap
+from .base import Family
+from .vit import RowOfBlocks
+
+
+@FAMILIES.register_module()
+class MMSegViT(RowOfBlocks):
+    """VisionTransformer of mmseg."""
+
+    title = 'VisionTransformer of mmseg'
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__(backbone)
+        self.last_norm = getattr(backbone, 'norm1_name', '')
+        if backbone.output_cls_token or backbone.out_origin:
+            self.lacks = {
+                'outputs': 'output_cls_token=True and out_origin=True return '
+                'what no block made'
+            }
+
+    @staticmethod
+    def matches(backbone: nn.Module) -> bool:
+        block = backbone.layers[0]
+        return isinstance(block.attn.attn, nn.MultiheadAttention) and hasattr(
+            block.ffn, 'dropout_layer'
+        )
+
+    @property
+    def prefix(self) -> int:
+        return int(self.backbone.with_cls_token)
+
+    def block(self, layer: nn.Module) -> Block:
+        attn, ffn = layer.attn, layer.ffn
+        starts = dict(attn=layer.norm1, ffn=layer.norm2)
+        ends = dict(attn=attn.dropout_layer, ffn=ffn.dropout_layer)
+        return Block(
+            module=layer,
+            width=attn.embed_dims,
+            branches={
+                name: Branch(
+                    stream=Tap(starts[name], 'in'),
+                    end=Tap(end, 'in'),
+                    output=Tap(end, 'out'),
+                )
+                for name, end in ends.items()
+            },
+            linears=dict(
+                attn=pytorch_attention(self, attn.attn), ffn=self.ffn(ffn)
+            ),
+            norms=self.norms(**starts),
+            mlp=MLP(layer.norm2, ffn.layers, ffn),
+        )
+
+
+def pytorch_attention(family: Family, attn: nn.Module) -> dict[str, Layer]:
+    """Return the projections of an ``nn.MultiheadAttention``."""
+    return dict(
+        qkv=family.layer(
+            attn,
+            weight='in_proj_weight',
+            biases=('in_proj_bias',),
+            parts=3,
+            enters=True,
+        ),
+        proj=family.layer(
+            attn, weight='out_proj.weight', biases=('out_proj.bias',)
+        ),
+    )

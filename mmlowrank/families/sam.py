@@ -1,0 +1,57 @@
+"""ViT of SAM in mmpretrain: maps of tokens, attention in windows or global.
+
+The attention sees windows and has no module behind it: adapters stand behind
+the attention itself, before the windows are put together again.
+"""
+
+from typing import ClassVar
+
+from torch import nn
+
+from ..registry import FAMILIES
+from .anatomy import MLP, Block, Branch, Tap
+from .base import Family
+from .vit import RowOfBlocks
+
+
+@FAMILIES.register_module()
+class SAM(RowOfBlocks):
+    """ViTSAM of mmpretrain."""
+
+    title = 'ViTSAM of mmpretrain'
+    lacks: ClassVar = dict.fromkeys(
+        ('streams', 'outputs'),
+        'its attention ends in windows, the stream is a map',
+    ) | {'prompts': 'its tokens are a map'}
+
+    @staticmethod
+    def matches(backbone: nn.Module) -> bool:
+        block = backbone.layers[0]
+        return hasattr(block, 'window_size') and hasattr(block.attn, 'qkv')
+
+    outputs = Family.outputs
+
+    def block(self, layer: nn.Module) -> Block:
+        attn, ffn = layer.attn, layer.ffn
+        starts = dict(attn=layer.ln1, ffn=layer.ln2)
+        ends = dict(
+            attn=(Tap(attn, 'out'),) * 2,
+            ffn=(Tap(ffn.dropout_layer, 'in'), Tap(ffn.dropout_layer, 'out')),
+        )
+        return Block(
+            module=layer,
+            width=attn.qkv.in_features,
+            branches={
+                name: Branch(Tap(starts[name], 'in'), *taps)
+                for name, taps in ends.items()
+            },
+            linears=dict(
+                attn=dict(
+                    qkv=self.layer(attn.qkv, parts=3, enters=True),
+                    proj=self.layer(attn.proj),
+                ),
+                ffn=self.ffn(ffn),
+            ),
+            norms=self.norms(**starts),
+            mlp=MLP(layer.ln2, ffn.layers, ffn),
+        )

@@ -1,0 +1,115 @@
+"""Vision Transformer of mmpretrain: DeiT, MAE, CLIP, DINOv2, EVA.
+
+One row of blocks, ``layers[i]``, and a last norm that only the last output
+reads. Outputs of earlier layers leave without a norm.
+"""
+
+from torch import Tensor, nn
+
+from ..registry import FAMILIES
+from .anatomy import MLP, Block, Branch, Layer, Norm, Output, Stage, Tap
+from .base import Family, last_of
+
+
+class RowOfBlocks(Family):
+    """Base of the families whose blocks stand in one row.
+
+    Attributes:
+        last_norm: Name of the norm behind the last block.
+    """
+
+    rows = ('layers.',)
+    last_norm = 'ln1'
+
+    def build_stages(self) -> list[Stage]:
+        layers = self.backbone.layers
+        last = last_of(self.backbone.out_indices, len(layers))
+        return [Stage([self.block(layer) for layer in layers[: last + 1]])]
+
+    def block(self, layer: nn.Module) -> Block:
+        """Return the parts of one block."""
+        raise NotImplementedError
+
+    def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
+        """Return what the backbone makes of tokens, in the form of stock."""
+        return tokens[:, self.prefix :].mT.reshape(stock.shape)
+
+    @property
+    def outputs(self) -> list[Output]:
+        backbone, blocks = self.backbone, self.blocks
+        whole = len(blocks) == len(backbone.layers) and backbone.final_norm
+        return [
+            Output((0, i), self.last_norm)
+            if whole and i == len(blocks) - 1
+            else Output((0, i), finish=self.finish)
+            for i in range(len(blocks))
+            if i in backbone.out_indices
+        ]
+
+    def unused(self) -> set[str]:
+        last = {
+            f'{self.last_norm}.{name}'
+            for name, _ in self._last().named_parameters()
+            if not self.output_norms
+        }
+        return super().unused() | last
+
+    def _last(self) -> nn.Module:
+        return getattr(self.backbone, self.last_norm, nn.Identity())
+
+    @property
+    def embedding(self) -> tuple[Layer | None, Norm | None]:
+        embedding = self.backbone.patch_embed
+        return self.layer(embedding.projection), self.norm(embedding.norm)
+
+
+@FAMILIES.register_module()
+class ViT(RowOfBlocks):
+    """VisionTransformer of mmpretrain."""
+
+    title = 'VisionTransformer of mmpretrain'
+
+    @staticmethod
+    def matches(backbone: nn.Module) -> bool:
+        block = backbone.layers[0]
+        return (
+            isinstance(block.attn.qkv, nn.Linear)
+            and hasattr(block.attn, 'out_drop')
+            and hasattr(block, 'ln2')
+        )
+
+    @property
+    def prefix(self) -> int:
+        return self.backbone.num_extra_tokens
+
+    def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
+        # Of a map it takes the sizes, else it does not look.
+        return self.backbone._format_output(tokens, stock.shape[-2:])
+
+    def block(self, layer: nn.Module) -> Block:
+        attn, ffn = layer.attn, layer.ffn
+        starts = dict(attn=layer.ln1, ffn=layer.ln2)
+        ends = dict(attn=attn.out_drop, ffn=ffn.dropout_layer)
+        return Block(
+            module=layer,
+            width=attn.qkv.in_features,
+            branches={
+                name: Branch(
+                    stream=Tap(starts[name], 'in'),
+                    end=Tap(end, 'in'),
+                    output=Tap(end, 'out'),
+                )
+                for name, end in ends.items()
+            },
+            linears=dict(
+                attn=dict(
+                    qkv=self.layer(attn.qkv, parts=3, enters=True),
+                    proj=self.layer(attn.proj),
+                ),
+                ffn=self.ffn(ffn),
+            ),
+            norms=self.norms(**starts),
+            mlp=MLP(layer.ln2, ffn.layers, ffn)
+            if hasattr(ffn, 'layers')
+            else None,
+        )

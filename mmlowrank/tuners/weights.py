@@ -1,0 +1,136 @@
+"""What a tuner knows of the weights of its backbone: who wrote them."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ..nn.kernels.autograd import traced
+from .roles import norm_tensors
+from .written import Unwritten, checkpoint_of, report
+
+CHILD = 'tuner'
+
+
+class KnowsWeights:
+    """The part of a tuner that initialises and checks stock weights."""
+
+    backbone: nn.Module
+    training: bool
+    owned: Callable[[], dict[str, Tensor]]
+    frozen: Callable[[], dict[str, Tensor]]
+
+    def watch_weights(self) -> None:
+        """Look from now on at who writes the stock weights."""
+        self._unwritten = Unwritten(self.stock_weights())
+        # Whether a checkpoint was loaded into the backbone by anybody.
+        self._loaded = self._weights_checked = False
+        self.backbone.register_load_state_dict_post_hook(self._note_loading)
+        self.backbone.register_forward_pre_hook(self._before_forward)
+
+    def init_backbone_weights(self) -> None:
+        """Run the stock ``init_weights``, out of reach of the tuner.
+
+        Stock Swins re-draw every ``nn.Linear`` below them, or load a
+        checkpoint and report the keys it lacks. Neither concerns the tuner,
+        which was initialised when it was made.
+
+        Raises:
+            RuntimeError: If a pretrained checkpoint does not fit, or leaves
+                a frozen weight at its random start.
+        """
+        stock = self.backbone
+        tuner = stock._modules.pop(CHILD)
+        loaded = self._loaded
+        try:
+            with self._unwritten.drawing(stock, self.stock_weights):
+                type(stock).init_weights(stock)
+        except RuntimeError as error:
+            if checkpoint_of(stock) is None:
+                raise
+            raise RuntimeError(
+                f'{checkpoint_of(stock)} does not fit this '
+                f'{type(stock).__name__}: {_first_lines(error)} '
+                'Change the arguments of the backbone that these sizes come '
+                'from (of a Swin: embed_dims, num_heads, patch_size or '
+                'in_channels), or take another checkpoint'
+            ) from error
+        finally:
+            stock._modules[CHILD] = tuner
+            self._loaded = loaded
+        if checkpoint_of(stock) is not None:
+            self._report_unwritten()
+
+    def check_weights(self) -> None:
+        """Check that something wrote the frozen weights, once a loading.
+
+        Called before the first iteration. Without any checkpoint there is a
+        warning only: a random trunk may be a test of everything else.
+
+        Raises:
+            RuntimeError: If a checkpoint was loaded that left frozen weights
+                at their random start.
+        """
+        if not self._weights_checked:
+            self._report_unwritten()
+            self._weights_checked = True
+
+    def _drawn(self) -> list[str]:
+        """Return the stock weights that nothing has written yet."""
+        # A normalisation that no checkpoint wrote is a plain normalisation
+        # (weight 1, bias 0), as the output norms of every Swin are. Its
+        # statistics belong to the weights before it.
+        norms = norm_tensors(self.backbone)
+        parameters = dict(self.backbone.named_parameters())
+        return [
+            name
+            for name in self._unwritten.names(self.stock_weights())
+            if name not in norms or name not in parameters
+        ]
+
+    def _report_unwritten(self) -> None:
+        names = self._drawn()
+        source = checkpoint_of(self.backbone)
+        if source is None and self._loaded:
+            source = 'the checkpoint that was loaded into the model'
+        frozen = [name for name in names if name not in self.owned()]
+        report(names, frozen, type(self.backbone).__name__, source)
+
+    def has_base(self) -> bool:
+        """Whether anything has written the weights that stay frozen."""
+        return not (set(self._drawn()) & self.frozen().keys())
+
+    def stock_weights(self) -> dict[str, Tensor]:
+        """Return name -> stock tensor that a checkpoint has values for.
+
+        Parameters, and statistics; the other buffers are computed. Not from
+        the state dict, which torch's FSDP gathers anew each time.
+        """
+        return {
+            name: tensor
+            for name, tensor in tensors_of(self.backbone)
+            if not name.startswith(f'{CHILD}.')
+            and (
+                isinstance(tensor, nn.Parameter)
+                or name.endswith(('.running_mean', '.running_var'))
+            )
+        }
+
+    def _note_loading(self, *_: object) -> None:
+        self._loaded, self._weights_checked = True, False
+        self._unwritten.settle(self.stock_weights())
+
+    def _before_forward(self, *_: object) -> None:
+        if self.training and torch.is_grad_enabled() and not traced():
+            self.check_weights()
+
+
+def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield name -> parameter or buffer."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return ' '.join(lines[:2])
