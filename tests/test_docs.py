@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmlowrank
-from mmlowrank.engine import launch
+from mmlowrank.engine import launch, tuned_config
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -150,7 +150,8 @@ def test_commands_name_what_is_there(page):
         if 'train.py' in script or 'test.py' in script:
             kind = 'train' if 'train' in rest[1] else 'test'
             script += (ROOT / 'tools' / f'{kind}.py').read_text()
-            script += Path(launch.__file__).read_text()
+            for module in (launch, tuned_config):
+                script += Path(module.__file__).read_text()
         for option in (word for word in rest if word.startswith('--')):
             assert f"'{option}'" in script, f'{rest[1]} has no {option}'
         for word in rest[2:]:

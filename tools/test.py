@@ -1,6 +1,7 @@
 """Test a checkpoint with the config it was trained with.
 
-python tools/test.py CONFIG CHECKPOINT [--show-dir DIR] [--out FILE] [--tta]
+python tools/test.py CONFIG CHECKPOINT [--tuner NAME] [--show-dir DIR]
+    [--out FILE] [--tta]
 """
 
 import argparse

@@ -1,15 +1,18 @@
 """Train a config of mmdet, mmseg or mmpretrain.
 
 python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CKPT]] [--amp]
-    [--no-validate]
+    [--tuner NAME] [--print] [--no-validate]
 """
 
 import argparse
+import contextlib
+import sys
 
 from mmlowrank.checkpoint.resuming import latest_checkpoint, seed_of
 from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.engine import FreezeAuditHook, ReplayHook, launch
 from mmlowrank.engine.resume_hook import ResumeHook
+from mmlowrank.engine.tuned_config import read
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,6 +42,12 @@ def parse_args() -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate with the total batch size',
     )
+    parser.add_argument(
+        '--print',
+        action='store_true',
+        help='print the config as --tuner and --cfg-options make it, ready to '
+        'be kept as a file, and stop',
+    )
     launch.add_arguments(parser)
     return parser.parse_args()
 
@@ -46,6 +55,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Train."""
     args = parse_args()
+    if args.print:
+        # What is said while it is read is no part of it.
+        with contextlib.redirect_stdout(sys.stderr):
+            cfg = read(args.config, args.cfg_options, args.tuner)
+            text = cfg.pretty_text
+        print(text)
+        return
     with unpickling(args.trust):
         train(args)
 

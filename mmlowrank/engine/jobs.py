@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from rich.console import Console
 from rich.progress import (
@@ -34,6 +33,7 @@ from rich.progress import (
 
 from ..checkpoint.resuming import latest_checkpoint
 from . import launch
+from .tuned_config import read
 
 STATE = 'job.json'
 _LEASH = Path(__file__).with_name('leash.py')
@@ -179,8 +179,7 @@ class Runner:
         parser = argparse.ArgumentParser()
         launch.add_arguments(parser)
         args, others = parser.parse_known_args([*map(str, job.options)])
-        cfg = Config.fromfile(job.config)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = read(str(job.config), args.cfg_options, args.tuner)
         text = json.dumps(
             [cfg.to_dict(), others],
             default=str,

@@ -10,7 +10,7 @@ from collections.abc import Sequence, Sized
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.hooks import LoggerHook
 from mmengine.logging import print_log
@@ -18,11 +18,11 @@ from mmengine.registry import DATASETS, HOOKS, LOOPS, RUNNERS
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch import distributed, nn
 
-from .. import config_packages
 from ..checkpoint.trust import TRUST
 from ..ops import in_use
 from ..registry import resolve
 from ..tuners.wrappers import unwrapped
+from . import tuned_config
 from .annotations import check_annotations
 from .class_names import (
     check_classes,
@@ -36,13 +36,7 @@ from .data_files import check_files, innermost_datasets
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that both tools have."""
     parser.add_argument('--work-dir', help='where logs and checkpoints go')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config: key=value, e.g. '
-        'model.backbone.rank=16 train_dataloader.batch_size=4',
-    )
+    tuned_config.add_arguments(parser)
     parser.add_argument('--trust', action='store_true', help=TRUST)
     parser.add_argument(
         '--launcher',
@@ -62,17 +56,15 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     local_rank = os.environ.get('OMPI_COMM_WORLD_LOCAL_RANK', args.local_rank)
     os.environ.setdefault('LOCAL_RANK', str(local_rank))
-    args.config = config_packages.find(args.config)
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(
-            f'There is no config {args.config}; see the folder configs/'
-        )
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = tuned_config.read(args.config, args.cfg_options, args.tuner)
     cfg.launcher = args.launcher
+    asked = args.work_dir or (args.cfg_options or {}).get('work_dir')
     by_name = str(Path('work_dirs') / Path(args.config).stem)
     # A config may say work_dir=None, as upstream's do.
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or by_name
+    cfg.work_dir = asked or cfg.get('work_dir') or by_name
+    if args.tuner and not asked:
+        # What the config says is the folder of the stock model's runs.
+        cfg.work_dir += f'_{Path(args.tuner).stem}'
     if args.launcher != 'none':
         _distribute(cfg)
     return cfg

@@ -9,7 +9,8 @@ from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 from ..tuners import freeze_matching, parameter_roles, tuners_of
 from ..tuners.wrappers import unwrapped
 
-_KNOWN = {
+# What is understood of a ``paramwise_cfg``.
+KNOWN = {
     'norm_decay_mult',
     'bias_decay_mult',
     'position_decay_mult',
@@ -51,11 +52,11 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
         paramwise_cfg = dict(paramwise_cfg or {})
-        unknown = sorted(set(paramwise_cfg) - _KNOWN)
+        unknown = sorted(set(paramwise_cfg) - KNOWN)
         if unknown:
             raise ValueError(
                 f'paramwise_cfg has unknown options {unknown}; '
-                f'TunerOptimWrapperConstructor knows {sorted(_KNOWN)}'
+                f'TunerOptimWrapperConstructor knows {sorted(KNOWN)}'
             )
         # mmengine asks add_params for groups only where this is not empty.
         paramwise_cfg.setdefault('custom_keys', {})

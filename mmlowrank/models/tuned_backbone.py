@@ -151,8 +151,7 @@ def _prepared(backbone: dict) -> dict:
     return backbone
 
 
-def _build_tuner(tuner: dict) -> nn.Module:
-    kind = tuner['type']
+def _tuner_class(kind: Any) -> type[Tuner]:
     found = resolve(kind, TUNERS)
     if not (isinstance(found, type) and issubclass(found, Tuner)):
         known = ', '.join(sorted(TUNERS.module_dict))
@@ -160,6 +159,25 @@ def _build_tuner(tuner: dict) -> nn.Module:
             f"'{type_name(kind, TUNERS)}' is not a tuner of mmlowrank; "
             f'known: {known}'
         )
+    return found
+
+
+def tuner_name(kind: Any) -> str:
+    """Return the name of a tuner.
+
+    Args:
+        kind: Its type in a config, or that of a named form of it:
+            ``'mmlowrank.SwinLoRand'`` is ``'LoRand'``.
+
+    Raises:
+        KeyError: If it is neither.
+    """
+    kind = _NAMED_FORMS.get(type_name(kind, MODELS), kind)
+    return type_name(_tuner_class(kind), TUNERS)
+
+
+def _build_tuner(tuner: dict) -> nn.Module:
+    found = _tuner_class(tuner['type'])
     built = TUNERS.build(dict(tuner, _scope_='mmlowrank'))
     built.arguments = {
         name: tuner.get(name, parameter.default)
@@ -168,21 +186,22 @@ def _build_tuner(tuner: dict) -> nn.Module:
     return built
 
 
-def _arguments(tuner_type: str) -> set[str]:
+def arguments_of(tuner_type: str) -> set[str]:
+    """Return the names of a tuner's arguments."""
     return set(inspect.signature(TUNERS.get(tuner_type)).parameters)
 
 
 # What describes the trunk and its weights, whatever the method.
-_GENERAL = set(inspect.signature(TunedBackbone).parameters)
+GENERAL = set(inspect.signature(TunedBackbone).parameters)
 
 
 def _split(kwargs: dict, tuner_type: str) -> tuple[dict, dict, dict]:
     """Return the arguments of tuner, :func:`TunedBackbone` and backbone."""
     tuner, general, stock = {}, {}, {}
-    known = _arguments(tuner_type)
+    known = arguments_of(tuner_type)
     for key, value in kwargs.items():
         part = tuner if key in known else general
-        (part if key in known | _GENERAL else stock)[key] = value
+        (part if key in known | GENERAL else stock)[key] = value
     return tuner, general, stock
 
 
@@ -197,7 +216,7 @@ def _named_form(name: str, tuner_type: str) -> Callable[..., nn.Module]:
     so a config changes the backbone's type and adds what the method needs.
     """
     _NAMED_FORMS[name] = tuner_type
-    tuner_args = _arguments(tuner_type)
+    tuner_args = arguments_of(tuner_type)
 
     def build(**kwargs: Any) -> nn.Module:
         tuner, general, stock = _split(kwargs, tuner_type)

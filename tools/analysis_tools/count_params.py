@@ -1,14 +1,14 @@
 """Count what a config trains, without a GPU and without its weights.
 
-python tools/analysis_tools/count_params.py CONFIG [CONFIG ...] [--json]
+python tools/analysis_tools/count_params.py CONFIG [CONFIG ...] [--tuner NAME]
+    [--json]
 """
 
 import argparse
 import json
 
-from mmengine.config import Config, DictAction
-
 from mmlowrank.analysis import count_parameters
+from mmlowrank.engine.tuned_config import add_arguments, read
 
 
 def parse_args() -> argparse.Namespace:
@@ -16,12 +16,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('configs', nargs='+', help='config files')
     parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the configs, key=value',
-    )
+    add_arguments(parser)
     return parser.parse_args()
 
 
@@ -29,8 +24,7 @@ def main() -> None:
     """Count and print."""
     args = parse_args()
     for path in args.configs:
-        cfg = Config.fromfile(path)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = read(path, args.cfg_options, args.tuner)
         counts = count_parameters(cfg)
         if args.json:
             print(json.dumps({'config': path, **counts}))

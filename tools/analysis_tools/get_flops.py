@@ -11,11 +11,10 @@ formed as in the paper, --unmerged as it trains; the default is inference.
 import argparse
 import json
 
-from mmengine.config import Config, DictAction
-
 from mmlowrank.analysis.counting import build_on_meta
 from mmlowrank.analysis.decoders import cat_and_sum
 from mmlowrank.analysis.flops import count_multiply_adds
+from mmlowrank.engine.tuned_config import add_arguments, read
 from mmlowrank.nn import AdaptiveMixing
 
 
@@ -43,12 +42,7 @@ def parse_args() -> argparse.Namespace:
         help='do not merge LORS: low-rank output projection, as in training',
     )
     parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the configs, key=value',
-    )
+    add_arguments(parser)
     return parser.parse_args()
 
 
@@ -56,8 +50,7 @@ def main() -> None:
     """Count and print."""
     args = parse_args()
     for path in args.configs:
-        cfg = Config.fromfile(path)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = read(path, args.cfg_options, args.tuner)
         model = build_on_meta(cfg)
         model.eval()
         if args.as_paper:

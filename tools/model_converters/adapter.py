@@ -18,6 +18,7 @@ from mmlowrank.checkpoint.loading import load_exactly
 from mmlowrank.checkpoint.plain_values import plain
 from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.checkpoint.whole_file import whole_file
+from mmlowrank.engine import tuned_config
 
 SUFFIXES = ('.safetensors', '.pth')
 
@@ -26,6 +27,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, 'adapter file (.safetensors) or checkpoint')
+    tuned_config.add_arguments(parser)
     parser.add_argument(
         '--force',
         action='store_true',
@@ -47,7 +49,8 @@ def main() -> None:
 
 def convert(args: argparse.Namespace) -> None:
     """Build, load strictly, write."""
-    _, model = build(args.config, args.cfg_options)
+    cfg = tuned_config.read(args.config, args.cfg_options, args.tuner)
+    model = build(cfg)
     try:
         checkpoint = load_exactly(model, args.checkpoint, args.force)
     except (AdapterError, RuntimeError) as error:

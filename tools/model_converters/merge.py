@@ -21,6 +21,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
+from mmlowrank import config_packages
 from mmlowrank.checkpoint.adapter_file import AdapterError
 from mmlowrank.checkpoint.converting import add_arguments, build
 from mmlowrank.checkpoint.loading import load_exactly
@@ -31,6 +32,7 @@ from mmlowrank.checkpoint.merge import (
     save_checked,
 )
 from mmlowrank.checkpoint.trust import unpickling
+from mmlowrank.engine import tuned_config
 from mmlowrank.models.tuned_backbone import stock_config
 from mmlowrank.tuners import CannotMerge
 
@@ -39,6 +41,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, 'checkpoint (.pth) or folder to write')
+    tuned_config.add_arguments(parser)
     parser.add_argument(
         '--image',
         help='file that both models are compared on; default: random numbers',
@@ -50,6 +53,7 @@ def parse_args() -> argparse.Namespace:
         "the backbone's img_size, or 224",
     )
     args = parser.parse_args()
+    args.config = config_packages.find(args.config)
     for name in filter(None, (args.config, args.checkpoint, args.image)):
         if not Path(name).is_file():
             raise SystemExit(f'There is no file {name}')
@@ -84,7 +88,8 @@ def main() -> None:
 
 def write(args: argparse.Namespace) -> None:
     """Build, load, merge, check, write."""
-    cfg, tuned = build(args.config, args.cfg_options)
+    cfg = tuned_config.read(args.config, args.cfg_options, args.tuner)
+    tuned = build(cfg)
     try:
         checkpoint = load_exactly(tuned, args.checkpoint)
     except (AdapterError, RuntimeError) as error:

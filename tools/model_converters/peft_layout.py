@@ -20,12 +20,14 @@ from mmlowrank.checkpoint.converting import add_arguments, build
 from mmlowrank.checkpoint.loading import load_exactly
 from mmlowrank.checkpoint.peft_layout import lora_of
 from mmlowrank.checkpoint.trust import unpickling
+from mmlowrank.engine import tuned_config
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line; ``inward`` is whether a folder is read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser, 'folder of PEFT, or adapter file (.safetensors)')
+    tuned_config.add_arguments(parser)
     args = parser.parse_args()
     args.inward = Path(args.checkpoint).is_dir()
     if args.inward != (args.out.suffix == '.safetensors'):
@@ -50,7 +52,8 @@ def main() -> None:
 
 def convert(args: argparse.Namespace) -> None:
     """Build, load, write, say what is not in it."""
-    _, model = build(args.config, args.cfg_options)
+    cfg = tuned_config.read(args.config, args.cfg_options, args.tuner)
+    model = build(cfg)
     tuner = lora_of(model)
     if args.inward:
         # It would list every tensor of neck and heads.
