@@ -38,7 +38,14 @@ _CONV = dict(
     gap_before_final_norm=False,
     layer_scale_init_value=0.5,
 )
-_RESNET = dict(depth=50, base_channels=8, stem_channels=8)
+_RESNET = dict(
+    depth=50,
+    base_channels=8,
+    stem_channels=8,
+    num_stages=2,
+    strides=(1, 2),
+    dilations=(1, 1),
+)
 _TIMM = dict(
     type='TIMMBackbone', pretrained=False, img_size=IMAGE, patch_size=16
 )
@@ -122,9 +129,18 @@ HOSTS = {
     ),
     'resnet': (
         'mmdet',
-        dict(_RESNET, type='ResNet', norm_eval=True, frozen_stages=1),
+        dict(
+            _RESNET,
+            type='ResNet',
+            norm_eval=True,
+            frozen_stages=1,
+            out_indices=(0, 1),
+        ),
     ),
-    'resnet, one output': ('mmpretrain', dict(_RESNET, type='ResNet')),
+    'resnet, one output': (
+        'mmpretrain',
+        dict(_RESNET, type='ResNet', out_indices=(1,)),
+    ),
     'timm, maps': (
         'mmseg',
         dict(
@@ -142,6 +158,7 @@ HOSTS = {
         dict(
             _TIMM,
             model_name='vit_small_patch16_dinov3',
+            init_values=0.5,
             embed_dim=16,
             depth=3,
             num_heads=2,

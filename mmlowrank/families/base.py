@@ -52,10 +52,15 @@ class Family(ABC):
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone
-        if self.hierarchical:
-            reason = 'its stages differ in width'
-            self.lacks = {**self.lacks, 'one width': reason}
+        self.lacks = self.always_lacks()
         self._paths = {id(m): name for name, m in backbone.named_modules()}
+
+    @classmethod
+    def always_lacks(cls) -> dict[str, str]:
+        """Return what no backbone of the family has."""
+        if not cls.hierarchical:
+            return dict(cls.lacks)
+        return {**cls.lacks, 'one width': 'its stages differ in width'}
 
     @staticmethod
     @abstractmethod

@@ -27,9 +27,9 @@ class ConvNeXt(Family):
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__(backbone)
         if backbone.gap_before_final_norm:
-            self.lacks = self.lacks | {
-                'outputs': 'gap_before_final_norm=True pools before the norm'
-            }
+            self.lacks['outputs'] = (
+                'with gap_before_final_norm=True it pools before the norms'
+            )
 
     @staticmethod
     def matches(backbone: nn.Module) -> bool:

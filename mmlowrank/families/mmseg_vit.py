@@ -18,10 +18,10 @@ class MMSegViT(RowOfBlocks):
         super().__init__(backbone)
         self.last_norm = getattr(backbone, 'norm1_name', '')
         if backbone.output_cls_token or backbone.out_origin:
-            self.lacks = {
-                'outputs': 'output_cls_token=True and out_origin=True return '
-                'what no block made'
-            }
+            self.lacks['outputs'] = (
+                'with output_cls_token=True or out_origin=True it returns '
+                'more than maps of its blocks'
+            )
 
     @staticmethod
     def matches(backbone: nn.Module) -> bool:

@@ -22,7 +22,6 @@ class TimmViT(RowOfBlocks):
         super().__init__(backbone)
         self.vit = _inner(backbone)
         self.maps = self.vit is not backbone.timm_model
-        self.lacks = {}
         if getattr(self.vit, 'rope', None) is not None:
             self.lacks['prompts'] = 'its rotary positions are of patches only'
         if getattr(backbone.timm_model, 'norm', None) is True:

@@ -127,9 +127,9 @@ class Tuner(KnowsWeights, nn.Module):
             if not parameter.requires_grad
         }
         # What no output depends on gets no gradient, so it cannot train.
-        self._trained_stock = self.trained_stock(trunk) - (
-            already_frozen | trunk.unused()
-        )
+        named = self.trained_stock(trunk) - trunk.unused()
+        self._trained_stock = named - already_frozen
+        self._check_some_train(named, already_frozen)
         # In __dict__, because as a registered child it would be a cycle.
         self.__dict__['backbone'] = backbone
         self.stochastic_trunk = stochastic_trunk
@@ -172,6 +172,20 @@ class Tuner(KnowsWeights, nn.Module):
             f'but {trunk.lacks[missing[0]]}. Tuners that fit this backbone: '
             + ', '.join(fit)
         )
+
+    def _check_some_train(self, named: set[str], frozen: set[str]) -> None:
+        """Check that what the config freezes leaves something to train.
+
+        Raises:
+            ValueError: If all that the method trains is frozen.
+        """
+        if named and named <= frozen:
+            raise ValueError(
+                f'{type(self).__name__} would train {len(named)} tensors, '
+                f'{min(named)} among them, but the config freezes all of '
+                'them. Lower frozen_stages of the backbone, or set '
+                'norm_cfg.requires_grad=True if it has norm_cfg'
+            )
 
     def merge(self) -> dict[str, Tensor]:
         """Return a stock state dict with the same outputs.

@@ -1,0 +1,307 @@
+"""DESIGN's promises on every family: each tuner keeps them or is refused."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hosts import HOSTS, build, images
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from swins import loss, stir
+from torch import nn
+
+from mmlowrank.families import Family, family_of
+from mmlowrank.registry import FAMILIES, TUNERS
+from mmlowrank.tuners import CannotMerge
+
+# Of each tuner, with what starts as the stock model and has no dropout.
+METHODS = {
+    'Full': {},
+    'Fixed': {},
+    'BitFit': {},
+    'NormTuning': {},
+    'Partial': {},
+    'Adapter': dict(mid_channels=5, hidden_dropout=0.0),
+    'AdaptFormer': dict(mid_channels=5, hidden_dropout=0.0),
+    'LoRand': dict(branches=2, rank=3),
+    'LoRA': dict(rank=4),
+    'RLRR': dict(init='identity'),
+    'SSF': dict(init='identity'),
+    'ARC': dict(mid_channels=4),
+    'FacT': dict(rank=4),
+    'VPT': dict(tokens=2),
+    'E3VA': dict(rank=3),
+}
+MERGE = {
+    *('Full', 'Fixed', 'BitFit', 'NormTuning', 'Partial'),
+    *('LoRA', 'RLRR', 'SSF', 'ARC', 'FacT'),
+}
+# The matrix of the families: what is not defined, and the part that lacks.
+PYRAMID = dict(FacT='one width', VPT='tokens besides')
+RESNET = {
+    **PYRAMID,
+    **dict.fromkeys(('Adapter', 'LoRand', 'E3VA'), 'residual branches'),
+    'AdaptFormer': 'residual branches',
+    'ARC': 'a branch begins with',
+}
+REFUSED = {
+    'dinov2': dict(FacT='a multiple'),
+    'clip': {},
+    'swin-v2': PYRAMID,
+    'beit': dict(VPT='tokens besides'),
+    'eva02': dict(VPT='tokens besides'),
+    'sam': dict(
+        VPT='tokens besides', AdaptFormer='beginning and end', E3VA='outputs'
+    ),
+    'mmseg-vit': {},
+    'mmseg-beit': dict(VPT='tokens besides'),
+    'mmseg-mae': dict(VPT='tokens besides'),
+    'mit': PYRAMID,
+    'pvt': PYRAMID,
+    'convnext': PYRAMID,
+    'convnext, 1 x 1': PYRAMID,
+    'resnet': RESNET,
+    'resnet, one output': RESNET,
+    'timm, maps': {},
+    'timm, dinov3': dict(VPT='tokens besides'),
+    'timm, eva02': dict(VPT='tokens besides', FacT='a multiple'),
+}
+# Their shifts have no place in a stock query-key-value projection.
+UNMERGEABLE = {('timm, dinov3', name) for name in ('RLRR', 'SSF', 'ARC')}
+CASES = [
+    (host, name)
+    for host in HOSTS
+    for name in METHODS
+    if name not in REFUSED[host]
+]
+every = pytest.mark.parametrize('host, name', CASES)
+
+
+def tuned(host, name, **kwargs):
+    return build(host, dict(type=name, **METHODS[name]), **kwargs)
+
+
+def evaluated(model, x):
+    """Return the outputs in evaluation mode, without gradients."""
+    model.eval()
+    with torch.no_grad():
+        return list(model(x))
+
+
+def like(backbone, host):
+    """Return the stock backbone, frozen as the tuned one is.
+
+    PyTorch chooses kernels by what wants a gradient, without one too.
+    """
+    stock = build(host)
+    for name, parameter in stock.named_parameters():
+        wanted = backbone.get_parameter(name).requires_grad
+        parameter.requires_grad_(wanted)
+    return stock
+
+
+def test_the_table_is_complete():
+    assert METHODS.keys() == TUNERS.module_dict.keys()
+    assert REFUSED.keys() == HOSTS.keys()
+    found = {type(family_of(build(host))) for host in HOSTS}
+    assert {FAMILIES.get(f.__name__) for f in found} == found
+    # The Swins and the plain ViT are in test_tuner_contract.py.
+    assert {f.__name__ for f in found} == FAMILIES.module_dict.keys() - {
+        'Swin'
+    }
+
+
+@pytest.mark.parametrize(
+    'host, name, part',
+    [
+        (h, name, part)
+        for h, row in REFUSED.items()
+        for name, part in row.items()
+    ],
+)
+def test_what_is_not_defined_is_refused(host, name, part):
+    sentence = rf'{name} cannot be attached to \w+: .*{part}'
+    with pytest.raises(TypeError, match=sentence) as error:
+        tuned(host, name)
+    if part == 'a multiple':
+        return
+    # What it names instead does fit.
+    fit = str(error.value).rpartition(': ')[2].split(', ')
+    assert set(fit) == METHODS.keys() - {
+        n for n, why in REFUSED[host].items() if why != 'a multiple'
+    }
+
+
+@every
+def test_stock_stays_stock(host, name):
+    backbone, stock = tuned(host, name), build(host)
+    assert type(backbone) is type(stock)
+    kept = {
+        key: value
+        for key, value in backbone.state_dict().items()
+        if not key.startswith('tuner.')
+    }
+    assert list(kept) == list(stock.state_dict())
+    for key, value in stock.state_dict().items():
+        assert torch.equal(kept[key], value), key
+    # And again after the stock weights were initialised or loaded.
+    backbone.init_weights()
+    assert not backbone.load_state_dict(
+        stock.state_dict(), strict=False
+    ).unexpected_keys
+    backbone.tuner.check()
+    owned, frozen = backbone.tuner.owned(), backbone.tuner.frozen()
+    assert not owned.keys() & frozen.keys()
+    if name != 'VPT':  # whose prompts are seen at once
+        assert all(
+            map(
+                torch.equal,
+                evaluated(backbone, images(host)),
+                evaluated(like(backbone, host), images(host)),
+            )
+        )
+
+
+@every
+def test_owned_train_copies_follow_and_what_merges_is_equal(host, name):
+    backbone, x = tuned(host, name), images(host)
+    stir(backbone)
+    backbone.train()
+    value = loss(backbone, x)
+    if name != 'Fixed':
+        value.backward()
+    for key, parameter in backbone.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, key
+        else:
+            assert parameter.grad.isfinite().all(), key
+            assert parameter.grad.abs().max() > 0, key
+    before = evaluated(backbone, x)
+    for twin in (
+        copy.deepcopy(backbone),
+        pickle.loads(pickle.dumps(backbone)),
+    ):
+        assert twin.tuner.backbone is twin
+        assert all(map(torch.equal, before, evaluated(twin, x)))
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.mul_(1.5)
+        assert not all(map(torch.equal, before, evaluated(twin, x)))
+        assert all(map(torch.equal, before, evaluated(backbone, x)))
+    if name not in MERGE or (host, name) in UNMERGEABLE:
+        with pytest.raises(CannotMerge, match='because'):
+            backbone.tuner.merge()
+        return
+    merged, plain = backbone.tuner.merge(), build(host)
+    assert list(merged) == list(plain.state_dict())
+    # The stock Swin V2 drops its tables of coordinates when it loads.
+    plain.load_state_dict(merged, strict=host != 'swin-v2')
+    for one, other in zip(before, evaluated(plain, x), strict=True):
+        # One rounding of a weight in float32.
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['LoRA', 'RLRR', 'SSF', 'ARC', 'E3VA'])
+@pytest.mark.parametrize('host', ['beit', 'mit', 'convnext', 'timm, dinov3'])
+def test_autocast_keeps_gradients_in_fp32(host, name):
+    backbone, x = tuned(host, name), images(host)
+    stir(backbone)
+    loss(backbone, x).backward()
+    exact = {
+        n: p.grad.clone()
+        for n, p in backbone.named_parameters()
+        if p.requires_grad
+    }
+    backbone.zero_grad()
+    with torch.autocast('cpu', torch.bfloat16):
+        value = loss(backbone, x)
+    value.backward()
+    for key, reference in exact.items():
+        grad = backbone.get_parameter(key).grad
+        assert grad.dtype == torch.float32
+        cosine = torch.cosine_similarity(
+            grad.flatten(), reference.flatten(), dim=0
+        )
+        # bfloat16 has 8 bits of mantissa: the direction must agree.
+        assert cosine > 0.9, key
+
+
+@pytest.mark.parametrize('name', ['LoRand', 'RLRR', 'E3VA'])
+@pytest.mark.parametrize('host', ['dinov2', 'convnext'])
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg'])
+def test_detectors_and_segmentors_have_them_too(scope, host, name):
+    cfg = dict(HOSTS[host][1])
+    cfg['type'] = f'mmpretrain.{cfg["type"]}'
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope(scope):
+        backbone = MODELS.build(
+            dict(
+                type='mmlowrank.TunedBackbone',
+                backbone=cfg,
+                tuner=dict(type=name, **METHODS[name]),
+            )
+        )
+    stock = evaluated(like(backbone, host), images(host))
+    assert all(map(torch.equal, stock, evaluated(backbone, images(host))))
+
+
+@pytest.mark.parametrize('name', ['SSF', 'RLRR'])
+def test_norms_that_are_replaced_keep_their_scale(name):
+    backbone, x = tuned('resnet', name), images('resnet')
+    stir(backbone)
+    before = evaluated(backbone, x)
+    merged = backbone.tuner.merge()
+    backbone = nn.SyncBatchNorm.convert_sync_batchnorm(backbone)
+    backbone = revert_sync_batchnorm(backbone)
+    backbone.train()
+    for one, other in zip(before, evaluated(backbone, x), strict=True):
+        torch.testing.assert_close(one, other)
+    again = backbone.tuner.merge()
+    assert all(torch.equal(merged[key], again[key]) for key in merged)
+
+
+def test_all_frozen_by_the_config_is_refused():
+    frozen = dict(type='BN', requires_grad=False)
+    with pytest.raises(ValueError, match=r'BitFit would .* norm_cfg\.requ'):
+        tuned('resnet', 'BitFit', norm_cfg=frozen)
+
+
+def test_targets_of_a_lora_name_layers():
+    layers = dict(type='LoRA', rank=2, targets=('k', 'proj', 'fc2'))
+    backbone = build('timm, eva02', layers)
+    stir(backbone)
+    merged, plain = backbone.tuner.merge(), build('timm, eva02')
+    changed = {
+        key.split('.', 4)[-1]
+        for key, value in plain.state_dict().items()
+        if not torch.equal(value, merged[key])
+    }
+    assert changed == {
+        *('attn.qkv.weight', 'attn.proj.weight', 'mlp.fc2.weight')
+    }
+    with pytest.raises(ValueError, match=r"LoRA targets must be .*'fc1'"):
+        build('timm, eva02', dict(layers, targets=('fc3',)))
+
+
+def test_a_family_of_a_user():
+    """Found by its parts, from any file that a config imports."""
+
+    class Row(nn.Sequential):
+        pass
+
+    @FAMILIES.register_module()
+    class Rows(Family):
+        title = 'row of layers'
+
+        @staticmethod
+        def matches(backbone):
+            return isinstance(backbone, Row)
+
+        def build_stages(self):
+            return []
+
+    try:
+        assert type(family_of(Row(nn.Linear(2, 2)))) is Rows
+    finally:
+        del FAMILIES.module_dict['Rows']
