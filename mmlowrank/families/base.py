@@ -13,7 +13,17 @@ from typing import ClassVar
 from torch import nn
 
 from ..registry import FAMILIES
-from .anatomy import Block, Layer, Norm, Output, Stage
+from .anatomy import (
+    MLP,
+    Block,
+    Branch,
+    Layer,
+    Norm,
+    Output,
+    Stage,
+    Tap,
+    Turns,
+)
 from .rewriting import rewrite_mlp
 
 # What a method may need -> how an error calls it.
@@ -138,6 +148,40 @@ class Family(ABC):
         """Return the path of a module in the backbone."""
         return self._paths[id(module)]
 
+    def block_of(
+        self,
+        module: nn.Module,
+        starts: dict[str, nn.Module],
+        ends: dict[str, nn.Module],
+        linears: dict[str, dict[str, Layer]],
+        mlp: MLP | None = None,
+        channels: int = -1,
+    ) -> Block:
+        """Return a block with norms in front of its branches.
+
+        Args:
+            module: The block.
+            starts: Name of a branch -> its norm.
+            ends: Name of a branch -> the module that applies stochastic
+                depth to it; one module may do so for several.
+            linears: Name of a branch -> name -> layer.
+            mlp: What may be rewritten.
+            channels: Dimension of the channels in norms and branches.
+        """
+        turns = Turns(**starts) if len({*ends.values()}) < len(ends) else None
+        branches = {}
+        for name, end in ends.items():
+            turn = turns and (turns, name)
+            branches[name] = Branch(
+                stream=Tap(starts[name], 'in', channels),
+                end=Tap(end, 'in', channels, turn),
+                output=Tap(end, 'out', channels, turn),
+            )
+        first = next(iter(next(iter(linears.values())).values()))
+        norms = {n: self.norm(m, channels) for n, m in starts.items()}
+        norms = {n: norm for n, norm in norms.items() if norm is not None}
+        return Block(module, first.shape[1], branches, linears, norms, mlp)
+
     def layer(self, module: nn.Module, **attributes: object) -> Layer:
         """Return a linear layer, or a part of ``module``."""
         return Layer(self.path(module), module, **attributes)
@@ -183,11 +227,6 @@ class Family(ABC):
         if getattr(module, 'weight', None) is None:
             return None
         return Norm(self.path(module), module, channels=channels)
-
-    def norms(self, **modules: nn.Module) -> dict[str, Norm]:
-        """Return name -> norm, of those that have a weight."""
-        found = {name: self.norm(m) for name, m in modules.items()}
-        return {name: norm for name, norm in found.items() if norm}
 
 
 class Unknown(Family):

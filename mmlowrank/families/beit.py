@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import FAMILIES
-from .anatomy import Block, Branch, Tap, Turns
+from .anatomy import Block
 from .vit import RowOfBlocks
 
 
@@ -43,25 +43,15 @@ class BEiT(RowOfBlocks):
         return super().finish(tokens, stock)
 
     def block(self, layer: nn.Module) -> Block:
-        starts = dict(attn=layer.norm1, ffn=layer.norm2)
-        turns = Turns(**starts)
-        return Block(
-            module=layer,
-            width=layer.attn.qkv.in_features,
-            branches={
-                name: Branch(
-                    stream=Tap(start, 'in'),
-                    end=Tap(layer.drop_path, 'in', turn=(turns, name)),
-                    output=Tap(layer.drop_path, 'out', turn=(turns, name)),
-                )
-                for name, start in starts.items()
-            },
+        attn, ffn = layer.attn, layer.ffn
+        return self.block_of(
+            layer,
+            starts=dict(attn=layer.norm1, ffn=layer.norm2),
+            ends=dict(attn=layer.drop_path, ffn=layer.drop_path),
             linears=dict(
                 attn=dict(
-                    qkv=self.projection(layer.attn),
-                    proj=self.layer(layer.attn.proj),
+                    qkv=self.projection(attn), proj=self.layer(attn.proj)
                 ),
-                ffn=self.ffn(layer.ffn),
+                ffn=self.ffn(ffn),
             ),
-            norms=self.norms(**starts),
         )

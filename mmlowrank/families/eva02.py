@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import nn
 
 from ..registry import FAMILIES
-from .anatomy import Block, Branch, Tap, Turns
+from .anatomy import Block
 from .vit import ViT
 
 
@@ -22,25 +22,15 @@ class EVA02(ViT):
         return hasattr(block.attn, 'rope') and hasattr(block.mlp, 'w12')
 
     def block(self, layer: nn.Module) -> Block:
-        starts = dict(attn=layer.norm1, ffn=layer.norm2)
-        turns = Turns(**starts)
-        return Block(
-            module=layer,
-            width=layer.attn.qkv.in_features,
-            branches={
-                name: Branch(
-                    stream=Tap(start, 'in'),
-                    end=Tap(layer.drop_path, 'in', turn=(turns, name)),
-                    output=Tap(layer.drop_path, 'out', turn=(turns, name)),
-                )
-                for name, start in starts.items()
-            },
+        attn = layer.attn
+        return self.block_of(
+            layer,
+            starts=dict(attn=layer.norm1, ffn=layer.norm2),
+            ends=dict(attn=layer.drop_path, ffn=layer.drop_path),
             linears=dict(
                 attn=dict(
-                    qkv=self.layer(layer.attn.qkv, parts=3, enters=True),
-                    proj=self.layer(layer.attn.proj),
+                    qkv=self.projection(attn), proj=self.layer(attn.proj)
                 ),
                 ffn=self.ffn(layer.mlp),
             ),
-            norms=self.norms(**starts),
         )

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ..registry import FAMILIES
-from .anatomy import Block, Branch, Layer, Merging, Norm, Output, Stage, Tap
+from .anatomy import Block, Layer, Merging, Norm, Output, Stage
 from .base import Family, last_of
 from .mmseg_vit import pytorch_attention
 
@@ -75,24 +75,14 @@ class MiT(Family):
         }
 
     def _block(self, block: nn.Module) -> Block:
-        starts = dict(attn=block.norm1, ffn=block.norm2)
-        ends = dict(attn=block.attn.dropout_layer, ffn=block.ffn.dropout_layer)
-        return Block(
-            module=block,
-            width=block.attn.embed_dims,
-            branches={
-                name: Branch(
-                    stream=Tap(starts[name], 'in'),
-                    end=Tap(end, 'in'),
-                    output=Tap(end, 'out'),
-                )
-                for name, end in ends.items()
-            },
+        attn, ffn = block.attn, block.ffn
+        return self.block_of(
+            block,
+            starts=dict(attn=block.norm1, ffn=block.norm2),
+            ends=dict(attn=attn.dropout_layer, ffn=ffn.dropout_layer),
             linears=dict(
-                attn=pytorch_attention(self, block.attn.attn),
-                ffn=self.ffn(block.ffn),
+                attn=pytorch_attention(self, attn.attn), ffn=self.ffn(ffn)
             ),
-            norms=self.norms(**starts),
         )
 
     def _merging(self, stage: nn.Module, after: nn.Module) -> Merging:

@@ -3,7 +3,7 @@
 from torch import nn
 
 from ..registry import FAMILIES
-from .anatomy import MLP, Block, Branch, Layer, Tap
+from .anatomy import MLP, Block, Layer
 from .base import Family
 from .vit import RowOfBlocks
 
@@ -36,23 +36,13 @@ class MMSegViT(RowOfBlocks):
 
     def block(self, layer: nn.Module) -> Block:
         attn, ffn = layer.attn, layer.ffn
-        starts = dict(attn=layer.norm1, ffn=layer.norm2)
-        ends = dict(attn=attn.dropout_layer, ffn=ffn.dropout_layer)
-        return Block(
-            module=layer,
-            width=attn.embed_dims,
-            branches={
-                name: Branch(
-                    stream=Tap(starts[name], 'in'),
-                    end=Tap(end, 'in'),
-                    output=Tap(end, 'out'),
-                )
-                for name, end in ends.items()
-            },
+        return self.block_of(
+            layer,
+            starts=dict(attn=layer.norm1, ffn=layer.norm2),
+            ends=dict(attn=attn.dropout_layer, ffn=ffn.dropout_layer),
             linears=dict(
                 attn=pytorch_attention(self, attn.attn), ffn=self.ffn(ffn)
             ),
-            norms=self.norms(**starts),
             mlp=MLP(layer.norm2, ffn.layers, ffn),
         )
 

@@ -33,25 +33,18 @@ class SAM(RowOfBlocks):
 
     def block(self, layer: nn.Module) -> Block:
         attn, ffn = layer.attn, layer.ffn
-        starts = dict(attn=layer.ln1, ffn=layer.ln2)
-        ends = dict(
-            attn=(Tap(attn, 'out'),) * 2,
-            ffn=(Tap(ffn.dropout_layer, 'in'), Tap(ffn.dropout_layer, 'out')),
-        )
-        return Block(
-            module=layer,
-            width=attn.qkv.in_features,
-            branches={
-                name: Branch(Tap(starts[name], 'in'), *taps)
-                for name, taps in ends.items()
-            },
+        block = self.block_of(
+            layer,
+            starts=dict(attn=layer.ln1, ffn=layer.ln2),
+            ends=dict(attn=attn, ffn=ffn.dropout_layer),
             linears=dict(
                 attn=dict(
-                    qkv=self.layer(attn.qkv, parts=3, enters=True),
-                    proj=self.layer(attn.proj),
+                    qkv=self.projection(attn), proj=self.layer(attn.proj)
                 ),
                 ffn=self.ffn(ffn),
             ),
-            norms=self.norms(**starts),
             mlp=MLP(layer.ln2, ffn.layers, ffn),
         )
+        behind = Tap(attn, 'out')
+        block.branches['attn'] = Branch(Tap(layer.ln1, 'in'), behind, behind)
+        return block

@@ -15,13 +15,11 @@ from ..registry import FAMILIES
 from .anatomy import (
     MLP,
     Block,
-    Branch,
     Layer,
     Merging,
     Norm,
     Output,
     Stage,
-    Tap,
 )
 from .base import Family, last_of
 from .rewriting import drops, recording, rewrite, runs, watched
@@ -105,27 +103,14 @@ class Swin(Family):
     def block(self, block: nn.Module) -> Block:
         """Return the parts of one block."""
         own, ffn = block.attn.w_msa, block.ffn
-        ends = dict(attn=block.attn.drop, ffn=ffn.dropout_layer)
-        starts = dict(attn=block.norm1, ffn=block.norm2)
-        return Block(
-            module=block,
-            width=own.qkv.in_features,
-            branches={
-                name: Branch(
-                    stream=Tap(starts[name], 'in'),
-                    end=Tap(end, 'in'),
-                    output=Tap(end, 'out'),
-                )
-                for name, end in ends.items()
-            },
+        return self.block_of(
+            block,
+            starts=dict(attn=block.norm1, ffn=block.norm2),
+            ends=dict(attn=block.attn.drop, ffn=ffn.dropout_layer),
             linears=dict(
-                attn=dict(
-                    qkv=self.projection(own),
-                    proj=self.layer(own.proj),
-                ),
+                attn=dict(qkv=self.projection(own), proj=self.layer(own.proj)),
                 ffn=self.ffn(ffn),
             ),
-            norms=self.norms(**starts),
             mlp=MLP(block.norm2, ffn.layers, ffn),
         )
 

@@ -7,7 +7,7 @@ tokens behind its last norm.
 from torch import nn
 
 from ..registry import FAMILIES
-from .anatomy import Block, Branch, Layer, Norm, Output, Stage, Tap
+from .anatomy import Block, Layer, Norm, Output, Stage
 from .vit import RowOfBlocks
 
 
@@ -59,8 +59,6 @@ class TimmViT(RowOfBlocks):
 
     def block(self, layer: nn.Module) -> Block:
         attn, mlp = layer.attn, layer.mlp
-        starts = dict(attn=layer.norm1, ffn=layer.norm2)
-        ends = dict(attn=layer.drop_path1, ffn=layer.drop_path2)
         if getattr(attn, 'qkv', None) is not None:
             entries = dict(qkv=self.projection(attn))
         else:
@@ -68,27 +66,19 @@ class TimmViT(RowOfBlocks):
                 part: self.layer(getattr(attn, f'{part}_proj'), enters=True)
                 for part in 'qkv'
             }
-        names = dict(fc1_g='gate', fc1_x='fc1', fc1='fc1', fc2='fc2')
-        return Block(
-            module=layer,
-            width=attn.proj.out_features,
-            branches={
-                name: Branch(
-                    stream=Tap(starts[name], 'in'),
-                    end=Tap(end, 'in'),
-                    output=Tap(end, 'out'),
-                )
-                for name, end in ends.items()
-            },
+        ours = dict(fc1_g='gate', fc1_x='fc1', fc1='fc1', fc2='fc2')
+        ffn = {
+            ours[name]: self.layer(module, enters=name != 'fc2')
+            for name, module in mlp.named_children()
+            if name in ours
+        }
+        return self.block_of(
+            layer,
+            starts=dict(attn=layer.norm1, ffn=layer.norm2),
+            ends=dict(attn=layer.drop_path1, ffn=layer.drop_path2),
             linears=dict(
-                attn=dict(entries, proj=self.layer(attn.proj)),
-                ffn={
-                    ours: self.layer(getattr(mlp, name), enters=name != 'fc2')
-                    for name, ours in names.items()
-                    if hasattr(mlp, name)
-                },
+                attn=dict(entries, proj=self.layer(attn.proj)), ffn=ffn
             ),
-            norms=self.norms(**starts),
         )
 
 

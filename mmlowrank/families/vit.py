@@ -7,7 +7,7 @@ reads. Outputs of earlier layers leave without a norm.
 from torch import Tensor, nn
 
 from ..registry import FAMILIES
-from .anatomy import MLP, Block, Branch, Layer, Norm, Output, Stage, Tap
+from .anatomy import MLP, Block, Layer, Norm, Output, Stage
 from .base import Family, last_of
 
 
@@ -88,28 +88,16 @@ class ViT(RowOfBlocks):
 
     def block(self, layer: nn.Module) -> Block:
         attn, ffn = layer.attn, layer.ffn
-        starts = dict(attn=layer.ln1, ffn=layer.ln2)
-        ends = dict(attn=attn.out_drop, ffn=ffn.dropout_layer)
-        return Block(
-            module=layer,
-            width=attn.qkv.in_features,
-            branches={
-                name: Branch(
-                    stream=Tap(starts[name], 'in'),
-                    end=Tap(end, 'in'),
-                    output=Tap(end, 'out'),
-                )
-                for name, end in ends.items()
-            },
+        plain = hasattr(ffn, 'layers')  # and not gated
+        return self.block_of(
+            layer,
+            starts=dict(attn=layer.ln1, ffn=layer.ln2),
+            ends=dict(attn=attn.out_drop, ffn=ffn.dropout_layer),
             linears=dict(
                 attn=dict(
-                    qkv=self.layer(attn.qkv, parts=3, enters=True),
-                    proj=self.layer(attn.proj),
+                    qkv=self.projection(attn), proj=self.layer(attn.proj)
                 ),
                 ffn=self.ffn(ffn),
             ),
-            norms=self.norms(**starts),
-            mlp=MLP(layer.ln2, ffn.layers, ffn)
-            if hasattr(ffn, 'layers')
-            else None,
+            mlp=MLP(layer.ln2, ffn.layers, ffn) if plain else None,
         )
