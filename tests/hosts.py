@@ -122,6 +122,18 @@ HOSTS = {
             pretrain_img_size=IMAGE,
         ),
     ),
+    'mscan': (
+        'mmseg',
+        dict(
+            type='MSCAN',
+            embed_dims=[8, 16],
+            depths=[1, 2],
+            mlp_ratios=[2, 2],
+            drop_path_rate=0.0,
+            num_stages=2,
+            norm_cfg=dict(type='BN'),
+        ),
+    ),
     'convnext': ('mmpretrain', dict(_CONV, type='ConvNeXt')),
     'convnext, 1 x 1': (
         'mmpretrain',

@@ -59,6 +59,7 @@ REFUSED = {
     'mmseg-mae': dict(VPT='tokens besides'),
     'mit': PYRAMID,
     'pvt': PYRAMID,
+    'mscan': {**PYRAMID, 'E3VA': 'outputs'},
     'convnext': PYRAMID,
     'convnext, 1 x 1': PYRAMID,
     'resnet': RESNET,

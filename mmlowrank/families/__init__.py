@@ -10,6 +10,7 @@ from .convnext import ConvNeXt
 from .eva02 import EVA02
 from .mit import MiT
 from .mmseg_vit import MMSegViT
+from .mscan import MSCAN
 from .resnet import ResNet
 from .sam import SAM
 from .swin import Swin
@@ -19,6 +20,7 @@ from .vit import ViT
 
 __all__ = [
     'EVA02',
+    'MSCAN',
     'PARTS',
     'SAM',
     'BEiT',
