@@ -203,6 +203,42 @@ def test_owned_train_copies_follow_and_what_merges_is_equal(host, name):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize('options', [{}, dict(structure='stacked')], ids=str)
+@pytest.mark.parametrize(
+    'host', [host for host in HOSTS if 'E3VA' not in REFUSED[host]]
+)
+def test_nothing_of_the_trunk_is_saved_for_backward(host, options):
+    """As on a Swin: what branches return, and what is made of it, are."""
+    backbone = build(host, dict(type='E3VA', rank=3, **options))
+    trunk = family_of(backbone)
+    taps, inside = [], []
+    for block in trunk.blocks:
+        for branch in block.branches.values():
+            branch.output.read(taps.append)
+        ends = {branch.output.module for branch in block.branches.values()}
+        for module in block.module.modules():
+            if module not in ends and not list(module.children()):
+                module.register_forward_hook(
+                    lambda m, args, out: inside.append(out)
+                )
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: saved.append(t) or t, lambda t: t
+    ):
+        value = loss(backbone, images(host))
+    assert value.requires_grad
+    places = {t.untyped_storage().data_ptr() for t in saved}
+    allowed = {t.untyped_storage().data_ptr() for t in taps}
+    assert inside
+    # Stacked adapters read sums.
+    assert bool(allowed & places) == (not options)
+    for tensor in inside:
+        for part in tensor if isinstance(tensor, tuple) else (tensor,):
+            assert not part.requires_grad
+            place = part.untyped_storage().data_ptr()
+            assert place not in places - allowed
+
+
 @pytest.mark.parametrize('name', ['LoRA', 'RLRR', 'SSF', 'ARC', 'E3VA'])
 @pytest.mark.parametrize('host', ['beit', 'mit', 'convnext', 'timm, dinov3'])
 def test_autocast_keeps_gradients_in_fp32(host, name):

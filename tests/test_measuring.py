@@ -157,7 +157,7 @@ def test_bytes_on_swin_b():
     table, saved = measuring.method_table(), {}
     for name in ('FULL', 'LoRand', 'E3VA'):
         # One after another, for memory.
-        backbone = measuring.build_swin('base', table[name][0])
+        backbone = measuring.build_tuned('base', table[name][0])
         backbone.train()
         x = torch.zeros(1, 3, 448, 448)
         saved[name] = measuring.saved_bytes(backbone, x)

@@ -36,6 +36,42 @@ ARCHS = {
     ),
 }
 
+# Other stock backbones, as a detector or segmentor has them: scope, config.
+BACKBONES = {
+    **{
+        f'dinov2-{size}': (
+            'mmpretrain',
+            dict(
+                type='VisionTransformer',
+                arch=arch,
+                img_size=518,
+                patch_size=14,
+                layer_scale_init_value=1e-5,
+                out_type='featmap',
+                out_indices=outputs,
+            ),
+        )
+        for size, arch, outputs in (
+            ('small', 'dinov2-small', (2, 5, 8, 11)),
+            ('base', 'base', (2, 5, 8, 11)),
+            ('large', 'large', (5, 11, 17, 23)),
+        )
+    },
+    **{
+        f'convnext-{size}': (
+            'mmpretrain',
+            dict(
+                type='ConvNeXt',
+                arch=size,
+                out_indices=(0, 1, 2, 3),
+                gap_before_final_norm=False,
+            ),
+        )
+        for size in ('tiny', 'base')
+    },
+    'mit-b0': ('mmseg', dict(type='MixVisionTransformer', embed_dims=32)),
+}
+
 
 @dataclass
 class Measurement:
@@ -127,22 +163,25 @@ def method_table() -> dict[str, tuple[dict, Callable | None]]:
     }
 
 
-def build_swin(
+def build_tuned(
     arch: str, tuner: dict, scope: str = 'mmdet', **kwargs: object
 ) -> nn.Module:
-    """Build a tuned Swin of a standard size, stochastic depth off."""
+    """Build a tuned backbone of a standard size, stochastic depth off.
+
+    Args:
+        arch: Size of a Swin, one of ``ARCHS``, or one of ``BACKBONES``.
+        tuner: Config of the tuner.
+        scope: Of a Swin.
+        **kwargs: Further arguments of the stock backbone.
+    """
+    if arch in BACKBONES:
+        scope, stock = BACKBONES[arch]
+    else:
+        stock = dict(type='SwinTransformer', **ARCHS[arch])
+    stock = dict(stock, drop_path_rate=0.0, **kwargs)
     with DefaultScope.overwrite_default_scope(scope):
         return MODELS.build(
-            dict(
-                type='mmlowrank.TunedBackbone',
-                backbone=dict(
-                    type='SwinTransformer',
-                    drop_path_rate=0.0,
-                    **ARCHS[arch],
-                    **kwargs,
-                ),
-                tuner=tuner,
-            )
+            dict(type='mmlowrank.TunedBackbone', backbone=stock, tuner=tuner)
         )
 
 

@@ -31,7 +31,7 @@ def main() -> None:
     args = parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     tuner = dict(type='E3VA', rank=8)
-    one = measuring.build_swin(args.arch, tuner)
+    one = measuring.build_tuned(args.arch, tuner)
     with DefaultScope.overwrite_default_scope('mmdet'):
         several = MODELS.build(
             dict(

@@ -33,7 +33,12 @@ COLUMNS = (
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--arch', choices=measuring.ARCHS, default='base')
+    parser.add_argument(
+        '--arch',
+        choices=[*measuring.ARCHS, *measuring.BACKBONES],
+        default='base',
+        help='size of a Swin, or another backbone (default: base)',
+    )
     parser.add_argument('--size', type=int, default=448, help='of an image')
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--repeats', type=int, default=5)
@@ -109,7 +114,11 @@ def main() -> None:
     for name in args.methods:
         progress(f'{name}: build')
         tuner, change = methods[name]
-        backbone = measuring.build_swin(args.arch, tuner)
+        try:
+            backbone = measuring.build_tuned(args.arch, tuner)
+        except TypeError as error:
+            print(f'{name} is left out: {error}', file=sys.stderr)
+            continue
         if change is not None:
             change(backbone)
         backbones[name] = backbone
@@ -117,8 +126,11 @@ def main() -> None:
     with torch.autocast(device, enabled=args.amp):
         results = measuring.measure(backbones, images, args.repeats, progress)
     progress('')
+    title = args.arch
+    if title in measuring.ARCHS:
+        title = f'Swin-{title}'
     print(
-        f'Swin-{args.arch}, {args.batch} x 3 x {args.size} x {args.size}, '
+        f'{title}, {args.batch} x 3 x {args.size} x {args.size}, '
         f'{"autocast" if args.amp else "fp32"}, {device}, '
         f'{torch.get_num_threads()} threads, median of {args.repeats}'
     )
