@@ -1,5 +1,6 @@
 """Documents say what is there: commands, messages, links, tables."""
 
+import argparse
 import ast
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmlowrank
+from mmlowrank.analysis import count_parameters
 from mmlowrank.engine import launch, tuned_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +65,7 @@ def test_the_script_of_deploy_runs(config, tmp_path, monkeypatch):
 
 PAGES = (
     'adapters.md',
+    'backbones.md',
     'getting_started.md',
     'own_data.md',
     'serving.md',
@@ -81,6 +84,36 @@ def test_what_the_page_of_adapters_imports_is_there():
     assert len(names) == 4
     for name in ', '.join(names).split(', '):
         assert callable(getattr(mmlowrank, name))
+
+
+def test_what_the_page_of_backbones_tunes_can_be_built(tmp_path, monkeypatch):
+    """Each of its commands with ``--tuner``, and each of its configs."""
+    monkeypatch.chdir(tmp_path)
+    Path('configs/own').mkdir(parents=True)
+    blocks = pages.blocks('backbones.md')
+    for block in blocks:
+        if block.language == 'python':
+            name = block.text.splitlines()[0].removeprefix('# ')
+            Path(name).write_text(block.text)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    tuned_config.add_arguments(parser)
+    read = []
+    for words in pages.commands(blocks):
+        if 'train.py' not in words[1]:
+            continue
+        args = parser.parse_args(words[2:])
+        options = dict(args.cfg_options or {})
+        if 'dinov3' in args.config:
+            # Downloads nothing.
+            options['model.backbone.pretrained'] = False
+        cfg = tuned_config.read(args.config, options, args.tuner)
+        counts = count_parameters(cfg)
+        assert 0 < counts['backbone_trainable'] < counts['backbone_stock'] / 20
+        read.append(args.config)
+    own = {name for name in read if name.startswith('configs/own')}
+    assert own == {str(path) for path in Path('configs/own').glob('*.py')}
+    assert len({name.partition('::')[0] for name in read} - own) == 3
 
 
 # What makes the commands of docs/getting_started.md end in seconds.
