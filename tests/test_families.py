@@ -2,15 +2,19 @@
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 import torch
+from family_table import PAGE, PLACE, table
 from hosts import HOSTS, build, images
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from swins import loss, stir
 from torch import nn
 
+import mmlowrank
 from mmlowrank.families import Family, family_of
 from mmlowrank.registry import FAMILIES, TUNERS
 from mmlowrank.tuners import CannotMerge
@@ -319,6 +323,28 @@ def test_targets_of_a_lora_name_layers():
     }
     with pytest.raises(ValueError, match=r"LoRA targets must be .*'fc1'"):
         build('timm, eva02', dict(layers, targets=('fc3',)))
+
+
+def test_the_page_of_backbones_has_the_table():
+    """``python tests/family_table.py`` writes it."""
+    assert PLACE.search(PAGE.read_text())[0] == table()
+
+
+def test_nobody_else_names_what_stock_backbones_are_made_of():
+    """Converters do, whose subject is the layout of foreign files."""
+    package = Path(mmlowrank.__file__).parent
+    attribute = re.compile(
+        r'\.(w_msa|out_drop|dropout_layer|downsample|patch_embed|norm[123]|'
+        r'ln[12]|gamma_?[12]|ffn|drop_path|num_extra_tokens|out_indices|qkv|'
+        r'layers\[|stages\[\w+\]\.blocks|mlp|fc[12]|pointwise_conv)\b'
+    )
+    for room in ('tuners', 'models', 'engine', 'nn'):
+        for path in (package / room).rglob('*.py'):
+            if 'adamixer' not in path.parts:
+                code = re.sub(
+                    r'""".*?"""|#.*', '', path.read_text(), flags=re.S
+                )
+                assert not attribute.search(code), path
 
 
 def test_a_family_of_a_user():

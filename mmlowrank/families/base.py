@@ -207,20 +207,18 @@ class Family(ABC):
         """Return the linear layers of an ``FFN`` or a ``SwiGLUFFN``.
 
         Raises:
-            TypeError: If it has more or less than two.
+            TypeError: If there is none.
         """
-        linears = [ffn.w12, ffn.w3] if hasattr(ffn, 'w12') else []
-        if not linears:
+        if hasattr(ffn, 'w12'):
+            linears = [ffn.w12, ffn.w3]
+        else:
             linears = [m for m in ffn.layers.modules() if is_linear(m)]
-        if len(linears) != 2:
-            raise TypeError(
-                'the MLP of a block must have two linear layers, found '
-                f'{len(linears)} in {type(self.backbone).__name__}'
-            )
-        return dict(
-            fc1=self.layer(linears[0], enters=True),
-            fc2=self.layer(linears[1]),
-        )
+        if not linears:
+            raise TypeError('an MLP without a linear layer')
+        return {
+            f'fc{i}': self.layer(linear, enters=i == 1)
+            for i, linear in enumerate(linears, 1)
+        }
 
     def norm(self, module: nn.Module, channels: int = -1) -> Norm | None:
         """Return a norm, or None if the module has no weight."""

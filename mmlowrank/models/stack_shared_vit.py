@@ -13,11 +13,11 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
+from ..families import family_of
 from ..nn import LORSLinear, LORSStatic
 from ..registry import MODELS
 
 _STOCK = 'mmpretrain.VisionTransformer'
-_ATTENTION = {'qkv': 'attn.qkv', 'proj': 'attn.proj'}
 
 
 @MODELS.register_module()
@@ -58,8 +58,8 @@ def StackSharedViT(
     vit = ROOT_MODELS.build(ConfigDict(kwargs, type=_STOCK))
     sites = _sites(vit)
     vit.lors = nn.ModuleDict()
-    for name, path in sites.items():
-        options = lors_attn if name in _ATTENTION else lors_ffn
+    for name, (branch, path) in sites.items():
+        options = dict(attn=lors_attn, ffn=lors_ffn)[branch]
         if options is not None:
             vit.lors[name] = _share(vit.layers, path, options)
     return vit
@@ -76,8 +76,8 @@ def stock_vit_config(backbone: dict) -> dict:
     return dict(stock, type=_STOCK)
 
 
-def _sites(vit: nn.Module) -> dict[str, str]:
-    """Return name -> path in a block of the linear layers.
+def _sites(vit: nn.Module) -> dict[str, tuple[str, str]]:
+    """Return name -> branch and path in a block of the linear layers.
 
     Raises:
         ValueError: If they are not the same in all blocks.
@@ -95,9 +95,14 @@ def _sites(vit: nn.Module) -> dict[str, str]:
             'the blocks have linear layers of different sizes, which cannot '
             'share a weight: give all blocks the same layer_cfgs'
         )
-    paths = [path for path, *_ in layouts[0]]
-    ffn = [path for path in paths if path.startswith('ffn.')]
-    return _ATTENTION | {f'fc{i}': path for i, path in enumerate(ffn, 1)}
+    trunk = family_of(vit)
+    first = trunk.blocks[0]
+    prefix = f'{trunk.path(first.module)}.'
+    return {
+        name: (branch, layer.path.removeprefix(prefix))
+        for branch, layers in first.linears.items()
+        for name, layer in layers.items()
+    }
 
 
 def _share(layers: nn.ModuleList, path: str, options: dict) -> LORSStatic:
