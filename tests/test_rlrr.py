@@ -9,8 +9,13 @@ import torch.nn.functional as F
 from test_functional import saved_floats
 from torch import nn
 
-from mmlowrank.nn import RLRRLinear, ScaleShift, rescaled
-from mmlowrank.nn.ssf import SSFConv2d, SSFLayerNorm, SSFLinear
+from mmlowrank.nn import ScaleShift, rescaled
+from mmlowrank.tuners.swapped import (
+    RLRRLinear,
+    SSFConv2d,
+    SSFLayerNorm,
+    SSFLinear,
+)
 
 DOUBLE = torch.float64
 OUT, IN = 6, 5

@@ -13,6 +13,7 @@ from mmlowrank import nn as layers
 from mmlowrank.nn.arc import ARCAdapters
 from mmlowrank.nn.fact import FacTFactors
 from mmlowrank.nn.kernels.autograd import by_hand
+from mmlowrank.tuners.swapped import RLRRLinear
 
 
 class Arc(nn.Module):
@@ -37,7 +38,7 @@ class Rescaled(nn.Module):
     def __init__(self):
         super().__init__()
         self.linear = nn.Linear(8, 6)
-        self.added = layers.RLRRLinear.swap(self.linear)
+        self.added = RLRRLinear.swap(self.linear)
 
     def forward(self, x):
         return self.linear(x)

@@ -23,7 +23,6 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..nn.kernels import functional
 from ..nn.kernels.autograd import traced
-from ..nn.swapped import Swapped
 from .anatomy import MLP
 
 # Rebuilding the hidden layer costs 4 d^2 products a token and saves 4 d
@@ -155,7 +154,7 @@ def _is_linear(module: nn.Module) -> bool:
     # mmcv's own, in the MLPs, differs on empty inputs of old PyTorch only.
     return (
         kind is nn.Linear
-        or issubclass(kind, Swapped)
+        or _is_changed(kind, nn.Linear)
         or (
             issubclass(kind, nn.Linear)
             and kind.__module__ == 'mmcv.cnn.bricks.wrappers'
@@ -165,11 +164,16 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _is_layer_norm(norm: nn.Module) -> bool:
     kind = type(norm)
-    plain = kind is nn.LayerNorm or issubclass(kind, Swapped)
+    plain = kind is nn.LayerNorm or _is_changed(kind, nn.LayerNorm)
     return plain and norm.weight is not None and norm.bias is not None
 
 
+def _is_changed(kind: type, plain: type) -> bool:
+    """Whether it is a kind with another weight, which a tuner swapped in."""
+    return issubclass(kind, plain) and hasattr(kind, 'effective')
+
+
 def _weight_and_bias(module: nn.Module) -> tuple[Tensor, Tensor]:
-    if isinstance(module, Swapped):
+    if hasattr(module, 'effective'):
         return module.effective()
     return module.weight, module.bias

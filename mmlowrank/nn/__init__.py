@@ -8,7 +8,7 @@ from .lora import LoRAUpdate
 from .lorand import LoRandAdapter
 from .lors import LORSAdaptive, LORSStatic
 from .lors_linear import LORSLinear
-from .rlrr import RLRRLinear
+from .rlrr import Rescaling
 from .ssf import ScaleShift
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     'LoRandAdapter',
     'LowRankAdapter',
     'ParallelBottleneck',
-    'RLRRLinear',
+    'Rescaling',
     'ScaleShift',
     'StandardAdapter',
     'build_mixing',

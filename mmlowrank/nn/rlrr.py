@@ -29,7 +29,6 @@ import torch
 from torch import Tensor, nn
 
 from . import rescaled
-from .swapped import Swapped
 
 _SIDES = ('left', 'right')
 _INITS = ('paper', 'identity')
@@ -147,51 +146,3 @@ class Rescaling(nn.Module):
             ),
             shift if bias is None else bias + shift,
         )
-
-
-class RLRRLinear(Swapped, nn.Linear):
-    """A linear layer with a :class:`Rescaling`.
-
-    Made by :meth:`swap` from a layer that exists.
-    """
-
-    @classmethod
-    def swap(cls, linear: nn.Linear, **options: object) -> Rescaling:
-        """Rescale ``linear`` from now on; see :class:`Swapped`.
-
-        Args:
-            linear: Keeps its ``weight`` and ``bias``.
-            options: Of :class:`Rescaling`.
-
-        Returns:
-            What is added, for the caller to register.
-
-        Raises:
-            TypeError: If it is no linear layer, or swapped already.
-        """
-        if not isinstance(linear, nn.Linear):
-            raise TypeError(
-                f'RLRRLinear takes the place of a Linear, got '
-                f'{type(linear).__name__}'
-            )
-        added = Rescaling(linear.in_features, linear.out_features, **options)
-        return cls._swap(linear, added)
-
-    @property
-    def scale_left(self) -> Tensor | None:
-        """The left scale c, (groups, in)."""
-        return self.added.scale_left
-
-    @property
-    def scale_right(self) -> Tensor | None:
-        """The right scale r, (out, 1)."""
-        return self.added.scale_right
-
-    @property
-    def shift(self) -> Tensor:
-        """The shift f, (1, out)."""
-        return self.added.shift
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (..., out) for (..., in)."""
-        return self.added(x, self.weight, self.bias)

@@ -12,10 +12,7 @@ not be kept for the backward pass.
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from .swapped import Swapped
 
 _INITS = ('paper', 'identity')
 
@@ -84,53 +81,3 @@ class ScaleShift(nn.Module):
         if bias is not None:
             shift = torch.addcmul(shift, bias, self.scale)
         return weight * scale, shift
-
-
-class _SSFSwapped(Swapped):
-    @classmethod
-    def swap(cls, layer: nn.Module, init: str = 'paper') -> ScaleShift:
-        """Put an SSF behind ``layer`` and return it; see :class:`Swapped`.
-
-        Raises:
-            TypeError: If the layer is of another kind, or has no weight.
-        """
-        if getattr(layer, 'weight', None) is None:
-            raise TypeError(
-                f'{type(layer).__name__} has no weight; SSF needs an affine '
-                'layer to fold into'
-            )
-        return cls._swap(layer, ScaleShift(layer.weight.shape[0], init))
-
-
-class SSFLayerNorm(_SSFSwapped, nn.LayerNorm):
-    """A LayerNorm with an SSF folded into it.
-
-    Both scale and shift are parameters of a norm then.
-    """
-
-    @classmethod
-    def swap(cls, layer: nn.Module, init: str = 'paper') -> ScaleShift:
-        added = super().swap(layer, init)
-        added.parameter_roles = {'scale': 'norm', 'shift': 'norm'}
-        return added
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise, scale and shift: (..., channels)."""
-        weight, bias = self.effective()
-        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
-
-
-class SSFLinear(_SSFSwapped, nn.Linear):
-    """A linear layer with an SSF behind it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (..., out) for (..., in)."""
-        return self.added(F.linear(x, self.weight, self.bias))
-
-
-class SSFConv2d(_SSFSwapped, nn.Conv2d):
-    """A convolution with an SSF behind it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (batch, out, height, width)."""
-        return self.added(nn.Conv2d.forward(self, x), dim=1)

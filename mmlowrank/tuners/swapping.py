@@ -11,10 +11,11 @@ from mmengine.logging import print_log
 from torch import nn
 
 from ..families import Family, Layer, Norm
-from ..nn.rlrr import Rescaling, RLRRLinear
-from ..nn.ssf import ScaleShift, SSFConv2d, SSFLayerNorm, SSFLinear
+from ..nn.rlrr import Rescaling
+from ..nn.ssf import ScaleShift
 from .base import Tuner
 from .folding import Change, compute_folded
+from .swapped import RLRRLinear, SSFConv2d, SSFLayerNorm, SSFLinear
 
 _SWAPS = {
     nn.Linear: SSFLinear,
