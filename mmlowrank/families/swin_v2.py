@@ -3,7 +3,8 @@
 Norms stand behind the branches, and patches are merged in front of a stage.
 A norm sees its branch after stochastic depth, so adapters come after both.
 The linear layer of a merging is left alone: between it and the norm behind it
-no stock checkpoint has a place for a shift.
+no stock checkpoint has a place for a shift. Where a block ends in a further
+norm (in the huge and giant ones), the highway's difference passes beside it.
 """
 
 from dataclasses import replace

@@ -35,8 +35,8 @@ def TunedBackbone(
 ) -> nn.Module:
     """Build a stock backbone and attach a tuner to it.
 
-    The general form: any backbone, any tuner that knows its anatomy
-    (``Full``, ``Fixed``, ``BitFit`` and ``NormTuning`` know every one).
+    The general form: any backbone, any tuner that fits it (``Full``,
+    ``Fixed``, ``BitFit`` and ``NormTuning`` fit every one).
 
     Args:
         backbone: Config of a backbone. Its type is looked up in the scope
@@ -58,7 +58,7 @@ def TunedBackbone(
 
     Raises:
         KeyError: If the backbone or the tuner is unknown.
-        TypeError: If the tuner does not know the backbone's anatomy.
+        TypeError: If the backbone lacks what the tuner needs.
         ValueError: If ``memory`` is unknown, or weights are named twice.
     """
     backbone, tuner = dict(backbone), dict(tuner)
