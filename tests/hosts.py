@@ -73,11 +73,12 @@ HOSTS = {
             out_indices=-1,
         ),
     ),
+    'deit3': ('mmpretrain', dict(_ROW, type='DeiT3')),
     'swin-v2': (
         'mmpretrain',
         dict(
             type='SwinTransformerV2',
-            arch=dict(_SWIN, extra_norm_every_n_blocks=2),
+            arch=dict(_SWIN, extra_norm_every_n_blocks=0),
             img_size=IMAGE,
             window_size=4,
             out_indices=(0, 1),
@@ -135,6 +136,15 @@ HOSTS = {
         ),
     ),
     'convnext': ('mmpretrain', dict(_CONV, type='ConvNeXt')),
+    'convnext, one output': (
+        'mmpretrain',
+        dict(
+            _CONV,
+            type='ConvNeXt',
+            out_indices=(1,),
+            gap_before_final_norm=True,
+        ),
+    ),
     'convnext, 1 x 1': (
         'mmpretrain',
         dict(_CONV, type='ConvNeXt', linear_pw_conv=False, use_grn=True),
@@ -159,7 +169,7 @@ HOSTS = {
             _TIMM,
             model_name='vit_tiny_patch16_224',
             features_only=True,
-            out_indices=(0, 2),
+            out_indices=(2, 0),
             embed_dim=16,
             depth=3,
             num_heads=2,
@@ -202,7 +212,15 @@ def build(host: str, tuner: dict | None = None, **kwargs) -> nn.Module:
         )
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(framework):
-        return MODELS.build(cfg)
+        backbone = MODELS.build(cfg)
+    with torch.no_grad():
+        for name, parameter in backbone.named_parameters():
+            # Those of PVT's later stages start at zero.
+            if name.startswith('layers.') and name.endswith('pos_embed'):
+                parameter += torch.linspace(0, 1, parameter.numel()).view_as(
+                    parameter
+                )
+    return backbone
 
 
 def images(host: str) -> torch.Tensor:

@@ -70,6 +70,11 @@ def read(
         cfg.merge_from_dict(options)
         return cfg
     own = {key: options.pop(key) for key in [*options] if _is_tuners(key)}
+    if 'tuner' in own:
+        raise SystemExit(
+            '--cfg-options tuner=... is not one argument of the tuner: name '
+            'one, e.g. tuner.rank=16, and the tuner with --tuner'
+        )
     if tuner is None and own:
         raise SystemExit(
             f'--cfg-options {min(own)} changes what --tuner names: add '
@@ -152,7 +157,7 @@ def _read_tuner(name: str, options: dict[str, Any]) -> dict:
         kind = tuner_name(cfg.tuner.type)
     except KeyError as error:
         raise SystemExit(f'--tuner {name}: {error.args[0]}') from None
-    known = arguments_of(kind) | GENERAL
+    known = arguments_of(kind) | GENERAL - {'backbone', 'tuner'}
     asked = {key.split('.')[1] for key in options}
     tuner = dict(type=kind)
     for key, value in cfg.tuner.items():
@@ -177,6 +182,11 @@ def _use_our_groups(cfg: Config) -> None:
     options = wrapper.pop('paramwise_cfg', None) or {}
     kept = {key: options[key] for key in options if key in KNOWN}
     dropped = [f'paramwise_cfg.{key}' for key in options if key not in KNOWN]
+    for key, values in dict(kept.get('custom_keys') or {}).items():
+        # A stock way to freeze a backbone, which would freeze its tuner.
+        if key.startswith('backbone') and values.get('lr_mult') == 0:
+            kept['custom_keys'].pop(key)
+            dropped.append(f"lr_mult=0 of '{key}'")
     if kept:
         wrapper['paramwise_cfg'] = ConfigDict(kept)
     if stock:

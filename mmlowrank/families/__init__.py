@@ -7,6 +7,7 @@ from .anatomy import Block, Branch, Layer, Merging, Norm, Output, Stage, Tap
 from .base import PARTS, Family, family_of
 from .beit import BEiT
 from .convnext import ConvNeXt
+from .deit3 import DeiT3
 from .eva02 import EVA02
 from .mit import MiT
 from .mmseg_vit import MMSegViT
@@ -27,6 +28,7 @@ __all__ = [
     'Block',
     'Branch',
     'ConvNeXt',
+    'DeiT3',
     'Family',
     'Layer',
     'MMSegViT',

@@ -254,6 +254,7 @@ class Block:
         linears: Name of a branch -> name -> layer, in order.
         norms: Name of a branch -> the norm that goes with it.
         mlp: What may be rewritten, or None.
+        closed: Whether it ends in a norm of the residual stream.
     """
 
     module: nn.Module
@@ -262,6 +263,7 @@ class Block:
     linears: dict[str, dict[str, Layer]] = field(default_factory=dict)
     norms: dict[str, Norm] = field(default_factory=dict)
     mlp: MLP | None = None
+    closed: bool = False
 
 
 @dataclass(frozen=True)

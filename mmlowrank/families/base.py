@@ -156,6 +156,7 @@ class Family(ABC):
         linears: dict[str, dict[str, Layer]],
         mlp: MLP | None = None,
         channels: int = -1,
+        begins: dict[str, nn.Module] | None = None,
     ) -> Block:
         """Return a block with norms in front of its branches.
 
@@ -167,8 +168,11 @@ class Family(ABC):
             linears: Name of a branch -> name -> layer.
             mlp: What may be rewritten.
             channels: Dimension of the channels in norms and branches.
+            begins: Name of a branch -> a module that only it calls. Defaults
+                to ``starts``.
         """
-        turns = Turns(**starts) if len({*ends.values()}) < len(ends) else None
+        begins = begins or starts
+        turns = Turns(**begins) if len({*ends.values()}) < len(ends) else None
         branches = {}
         for name, end in ends.items():
             turn = turns and (turns, name)
@@ -280,7 +284,8 @@ def family_of(backbone: nn.Module) -> Family:
 
 def _registered() -> list[type[Family]]:
     FAMILIES.import_from_location()
-    return list(FAMILIES.module_dict.values())
+    # A user's come before ours, which may match as well.
+    return list(reversed(FAMILIES.module_dict.values()))
 
 
 def is_linear(module: nn.Module) -> bool:

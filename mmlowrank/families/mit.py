@@ -55,8 +55,9 @@ class MiT(Family):
 
     @property
     def output_norms(self) -> list[str]:
-        layers = self.backbone.layers[: len(self.stages)]
-        return [self.path(layer[2]) for layer in layers]
+        norms = [layer[2] for layer in self.backbone.layers]
+        norms = map(self.norm, norms[: len(self.stages)])
+        return [norm.path for norm in norms if norm is not None]
 
     @property
     def embedding(self) -> tuple[Layer | None, Norm | None]:

@@ -20,6 +20,7 @@ class MSCAN(Family):
     hierarchical = True
     lacks: ClassVar = {
         'prompts': 'it has maps and no tokens',
+        'streams': 'its norms may be replaced when a run begins',
         'outputs': 'its branches are maps, but its stream is not',
     }
 
@@ -55,4 +56,6 @@ class MSCAN(Family):
                 ),
             ),
             channels=1,
+            # Norms are replaced where SyncBN is turned into BN.
+            begins=dict(attn=attn, ffn=mlp),
         )

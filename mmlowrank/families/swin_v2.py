@@ -54,4 +54,5 @@ class SwinV2(Swin):
                 for name, end in ends.items()
             },
             mlp=None,
+            closed=block.extra_norm,
         )

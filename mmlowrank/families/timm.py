@@ -24,15 +24,20 @@ class TimmViT(RowOfBlocks):
         self.maps = self.vit is not backbone.timm_model
         if getattr(self.vit, 'rope', None) is not None:
             self.lacks['prompts'] = 'its rotary positions are of patches only'
-        if getattr(backbone.timm_model, 'norm', None) is True:
-            self.lacks['outputs'] = 'all of them go through one norm'
+        attn = self.vit.blocks[0].attn
+        if getattr(attn, 'relative_position_bias_table', None) is not None:
+            self.lacks['prompts'] = 'its position biases are of patches only'
 
     @staticmethod
     def matches(backbone: nn.Module) -> bool:
         block = _inner(backbone).blocks[0]
         # Others with these parts have their norms behind the branches.
-        return type(block).__name__ in ('Block', 'EvaBlock') and hasattr(
-            block, 'drop_path2'
+        return type(block).__name__ in ('Block', 'EvaBlock') and all(
+            (
+                hasattr(block, 'drop_path2'),
+                hasattr(_inner(backbone), 'num_prefix_tokens'),
+                hasattr(_inner(backbone).patch_embed, 'proj'),
+            )
         )
 
     @property
@@ -47,7 +52,7 @@ class TimmViT(RowOfBlocks):
         if self.maps:
             return [
                 Output((0, i), finish=self.finish)
-                for i in self.backbone.timm_model.out_indices
+                for i in sorted(self.backbone.timm_model.out_indices)
             ]
         last = len(self.vit.blocks) - 1
         return [Output((0, last), self.path(self.vit.norm))]
@@ -55,7 +60,8 @@ class TimmViT(RowOfBlocks):
     @property
     def embedding(self) -> tuple[Layer | None, Norm | None]:
         embedding = self.vit.patch_embed
-        return self.layer(embedding.proj), self.norm(embedding.norm)
+        norm = getattr(embedding, 'norm', None)
+        return self.layer(embedding.proj), self.norm(norm)
 
     def block(self, layer: nn.Module) -> Block:
         attn, mlp = layer.attn, layer.mlp

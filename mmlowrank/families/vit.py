@@ -84,7 +84,8 @@ class ViT(RowOfBlocks):
 
     def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
         # Of a map it takes the sizes, else it does not look.
-        return self.backbone._format_output(tokens, stock.shape[-2:])
+        size = getattr(stock, 'shape', ())[-2:]
+        return self.backbone._format_output(tokens, size)
 
     def block(self, layer: nn.Module) -> Block:
         attn, ffn = layer.attn, layer.ffn

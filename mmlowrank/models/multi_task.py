@@ -40,13 +40,14 @@ class _Task(nn.Module):
         # (module of the task, the trunk's that it is a copy of)
         self._copies: list[tuple[nn.Module, nn.Module]] = []
         family = family_of(trunk)
+        normed = all(output.norm for output in family.outputs)
+        if not normed or family.prefix or family.channels != -1:
+            raise TypeError(
+                'tasks share a trunk whose outputs are the tokens of patches '
+                f'behind norms of their own, as a Swin; {type(trunk).__name__}'
+                ' is another: give each task a model of its own'
+            )
         for position, output in enumerate(family.outputs):
-            if output.norm is None:
-                raise TypeError(
-                    'MultiTaskE3VA gives each task its own output norms, and '
-                    f'an output of {type(trunk).__name__} has none: tasks on '
-                    'such a trunk are served by mmlowrank.ServedTasks'
-                )
             self.position_of[output.norm] = position
             stock = trunk.get_submodule(output.norm)
             # Its own, and without the trunk's hooks.

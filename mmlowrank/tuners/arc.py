@@ -1,4 +1,4 @@
-"""ARC in a frozen ViT or Swin (NeurIPS 2023), a baseline of RLRR."""
+"""ARC in a frozen trunk (NeurIPS 2023), a baseline of RLRR."""
 
 from collections.abc import Iterable
 from functools import partial

@@ -129,12 +129,13 @@ class Tuner(KnowsWeights, nn.Module):
         # What no output depends on gets no gradient, so it cannot train.
         named = self.trained_stock(trunk) - trunk.unused()
         self._trained_stock = named - already_frozen
-        self._check_some_train(named, already_frozen)
         # In __dict__, because as a registered child it would be a cycle.
         self.__dict__['backbone'] = backbone
         self.stochastic_trunk = stochastic_trunk
         self.changes = []
         self.build(trunk)
+        if not any(True for _ in self.parameters()):
+            self._check_some_train(named, already_frozen)
         # Last child, so that train() below comes after the stock children.
         backbone.add_module(CHILD, self)
         # On the instance, because the class must stay the stock one:

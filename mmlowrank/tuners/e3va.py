@@ -91,6 +91,20 @@ class E3VA(Tuner):
             backbone._register_load_state_dict_pre_hook(self._inherit)
         backbone.register_forward_pre_hook(self._clear)
         self._finish = [output.finish for output in trunk.outputs]
+        if self.fpn_input == 'sum' and any(self._finish):
+            raise TypeError(
+                "E3VA fpn_input='sum' is for outputs with a norm of their "
+                f'own, which not all of {type(backbone).__name__} have: '
+                "leave it at 'highway'"
+            )
+        if self.structure == 'stacked' and any(
+            block.closed for block in trunk.blocks
+        ):
+            raise TypeError(
+                "E3VA structure='stacked' is not defined where blocks of "
+                f'{type(backbone).__name__} end in a norm: leave it at '
+                "'parallel'"
+            )
         for position, output in enumerate(trunk.outputs):
             if output.norm is not None:
                 norm = backbone.get_submodule(output.norm)

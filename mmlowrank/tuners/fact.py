@@ -1,4 +1,4 @@
-"""FacT-TK in a frozen ViT (AAAI 2023), a baseline of the RLRR paper."""
+"""FacT-TK in a frozen trunk (AAAI 2023), a baseline of the RLRR paper."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -39,6 +39,14 @@ class Change:
     before: Norm | None = None
 
 
+def plain_kind(module: nn.Module) -> type[nn.Module]:
+    """Return the kind of PyTorch whose code a module runs, if it does."""
+    kind = type(module)
+    if kind.__module__ == 'mmcv.cnn.bricks.wrappers':
+        return kind.__mro__[1]  # other code for empty inputs only
+    return kind
+
+
 def compute_folded(layer: Layer, fold: Fold) -> None:
     """Let the module of ``layer`` compute with the changed weight.
 

@@ -73,6 +73,8 @@ class Highway(nn.Module):
                     leave = partial(self._leave, i, positions.get((i, j)))
                     block.module.register_forward_hook(leave)
             self.stages.append(blocks)
+            if i and stacked:
+                stage.blocks[0].module.register_forward_pre_hook(self._begin)
             if stage.merging is not None:
                 merge = partial(self._merge, i, stage.merging.run)
                 stage.merging.module.register_forward_hook(merge)
@@ -83,10 +85,11 @@ class Highway(nn.Module):
         """Forget a call of the trunk. Call before and after each."""
         self.outputs = {}
         self._running = False
-        # Parallel form: codes and adapters since e was last made, e - l then.
+        # e - l where e was last made.
+        self._offset: Tensor | None = None
+        # Parallel form: codes and adapters since then.
         self._codes: list[Tensor] = []
         self._adapters: list[nn.Module] = []
-        self._offset: Tensor | None = None
         # Stacked form: the stream itself.
         self._stream: Tensor | None = None
         # e behind a stage.
@@ -153,8 +156,12 @@ class Highway(nn.Module):
     ) -> None:
         out = out[0] if isinstance(out, tuple) else out
         merging = module if self.merging is None else self.merging[i]
-        stream = run(merging, self._behind, args)
-        if self.stacked:
-            self._stream = moved(stream, self.channels, -1)
-        else:
-            self._offset = stream - out
+        self._offset = run(merging, self._behind, args) - out
+
+    def _begin(self, module: nn.Module, args: tuple) -> None:
+        """Begin a later stage of the stacked form.
+
+        Between a merging and the first block a trunk may add to both
+        streams, as PVT adds its position embeddings.
+        """
+        self._stream = moved(args[0] + self._offset, self.channels, -1)

@@ -9,16 +9,16 @@ from ..families import Block, Family, Layer
 from ..nn import lora
 from ..registry import TUNERS
 from .base import Tuner
-from .folding import Change, compute_folded
+from .folding import Change, compute_folded, plain_kind
 
 
 @TUNERS.register_module()
 class LoRA(Tuner):
     """Low-rank updates of the query and value projections of every block.
 
-    Also of other linear layers and of convolutions, by ``targets``. Blocks
-    that have none of the targets, as a ResNet's have no q and v, get updates
-    of all their linear layers and convolutions.
+    Also of other linear layers and of convolutions, by ``targets``. A
+    backbone that has none of the targets, as a ResNet has no q and v, gets
+    updates of all its linear layers and convolutions.
 
     The updates are ``tuner.stages[stage][block]`` where only a fused
     query-key-value projection is updated, else
@@ -57,17 +57,16 @@ class LoRA(Tuner):
                 f'LoRA targets must be some of {tuple(sorted(known))}, got '
                 f'{targets}'
             )
+        chosen = [self._chosen(block) for block in trunk.blocks]
+        self._everywhere = not any(chosen)
         super().build(trunk)
 
     def adapt(self, block: Block) -> nn.Module:
         layers = _layers(block)
         rank, alpha, targets = self.options.values()
         parts = tuple(t for t in targets if t in lora.PARTS)
-        chosen = {name for name in layers if name in targets}
-        if 'qkv' in layers and parts:
-            chosen.add('qkv')
         updates = nn.ModuleDict()
-        for name in [n for n in layers if n in chosen] or layers:
+        for name in layers if self._everywhere else self._chosen(block):
             layer = layers[name]
             if name == 'qkv':
                 updates[name] = lora.LoRAUpdate(
@@ -78,8 +77,16 @@ class LoRA(Tuner):
             self._update(layer, updates[name])
         return updates['qkv'] if updates.keys() == {'qkv'} else updates
 
+    def _chosen(self, block: Block) -> list[str]:
+        """Return the names of the layers that are targets."""
+        targets = {*self.options['targets']}
+        if targets & {*lora.PARTS}:
+            targets.add('qkv')
+        return [name for name in _layers(block) if name in targets]
+
     def _update(self, layer: Layer, update: nn.Module) -> None:
-        if layer.called:
+        plain = plain_kind(layer.module) in (nn.Linear, nn.Conv2d)
+        if layer.called and plain:
             layer.module.register_forward_hook(partial(_updated, update))
         else:
             compute_folded(layer, update.fold)

@@ -1,4 +1,4 @@
-"""RLRR in a frozen ViT or Swin (CVPR 2024, sections 3.3 and 4)."""
+"""RLRR in a frozen trunk (CVPR 2024, sections 3.3 and 4)."""
 
 from collections.abc import Sequence
 
@@ -75,7 +75,7 @@ class RLRR(SwappingTuner):
         self.branch_dropout = branch_dropout
         self.options = dict(sides=tuple(sides), residual=residual, init=init)
 
-    def build(self, trunk: Family) -> None:
+    def build_parts(self, trunk: Family) -> None:
         blocks = trunk.blocks
         chosen = self._chosen(len(blocks))
         if self.qkv_groups is None:

@@ -1,4 +1,4 @@
-"""SSF in a frozen ViT or Swin (NeurIPS 2022), a baseline of RLRR."""
+"""SSF in a frozen trunk (NeurIPS 2022), a baseline of RLRR."""
 
 from torch import nn
 
@@ -30,7 +30,7 @@ class SSF(SwappingTuner):
         super().__init__()
         self.init = init
 
-    def build(self, trunk: Family) -> None:
+    def build_parts(self, trunk: Family) -> None:
         projection, norm = trunk.embedding
         if projection is not None and projection.behind is None:
             self.patch = self.scale_patch(projection)

@@ -8,13 +8,15 @@ with changed weights.
 from dataclasses import replace
 
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from ..families import Family, Layer, Norm
+from ..nn.kernels.autograd import traced
 from ..nn.rlrr import Rescaling
 from ..nn.ssf import ScaleShift
 from .base import Tuner
-from .folding import Change, compute_folded
+from .folding import Change, compute_folded, plain_kind
+from .roles import keeps_statistics
 from .swapped import RLRRLinear, SSFConv2d, SSFLayerNorm, SSFLinear
 
 _SWAPS = {
@@ -56,7 +58,8 @@ class SwappingTuner(Tuner):
         """Scale and shift the single output norm, if there is one."""
         norms = trunk.output_norms
         if len(norms) == 1 and self.tune_norms:
-            norm = trunk.norm(trunk.backbone.get_submodule(norms[0]))
+            module = trunk.backbone.get_submodule(norms[0])
+            norm = trunk.norm(module, trunk.channels)
             self.output = self.scale_shift(norm)
 
     def scale_shift(
@@ -69,7 +72,7 @@ class SwappingTuner(Tuner):
             before: The norm that feeds the layer.
         """
         module = layer.module
-        kind = _plain_kind(module) if layer.called else None
+        kind = plain_kind(module) if layer.called else None
         if kind in _SWAPS:
             added = _SWAPS[kind].swap(module, self.init)
         else:
@@ -95,16 +98,35 @@ class SwappingTuner(Tuner):
         )
         return None
 
-    def train(self, mode: bool = True) -> 'SwappingTuner':
-        """Set the mode; hook norms that were replaced, as for SyncBN."""
-        super().train(mode)
+    def build_parts(self, trunk: Family) -> None:
+        """Change the layers of a trunk."""
+        raise NotImplementedError
+
+    def build(self, trunk: Family) -> None:
+        self.build_parts(trunk)
+        if any(keeps_statistics(c.layer.module) for c in self.changes):
+            trunk.backbone.register_forward_pre_hook(self._follow)
+
+    def merge(self) -> dict[str, Tensor]:
+        self._follow()
+        return super().merge()
+
+    def _follow(self, *_: object) -> None:
+        """Hook the norms that took the place of others.
+
+        Whoever turns BatchNorm into SyncBN, or back, replaces them, when
+        training begins or after a model went into evaluation mode.
+        """
+        if traced():
+            return
         for i, change in enumerate(self.changes):
+            if not keeps_statistics(change.layer.module):
+                continue
             module = self.backbone.get_submodule(change.layer.path)
             if module is not change.layer.module:
                 norm = replace(change.layer, module=module)
                 norm.tap('out').change(change.fold.__self__)
                 self.changes[i] = replace(change, layer=norm)
-        return self
 
     def rescale(
         self, layer: Layer, before: Norm | None = None, **options: object
@@ -116,7 +138,7 @@ class SwappingTuner(Tuner):
             before: The norm that feeds it.
             options: Of :class:`mmlowrank.nn.rlrr.Rescaling`.
         """
-        if layer.called and _plain_kind(layer.module) is nn.Linear:
+        if layer.called and plain_kind(layer.module) is nn.Linear:
             added = RLRRLinear.swap(layer.module, **options)
         else:
             rows, columns = layer.shape[0], layer.shape[1:].numel()
@@ -124,11 +146,3 @@ class SwappingTuner(Tuner):
             compute_folded(layer, added.fold)
         self.changes.append(Change(layer, added.fold, before))
         return added
-
-
-def _plain_kind(module: nn.Module) -> type[nn.Module]:
-    """Return the kind of PyTorch whose code a module runs."""
-    kind = type(module)
-    if kind.__module__ == 'mmcv.cnn.bricks.wrappers':
-        return kind.__mro__[1]  # other code for empty inputs only
-    return kind

@@ -22,7 +22,9 @@ class KnowsWeights:
 
     def watch_weights(self) -> None:
         """Look from now on at who writes the stock weights."""
-        self._unwritten = Unwritten(self.stock_weights())
+        # A TIMMBackbone may have loaded them when it was built, and says so.
+        built = getattr(self.backbone, '_is_init', False)
+        self._unwritten = Unwritten({} if built else self.stock_weights())
         # Whether a checkpoint was loaded into the backbone by anybody.
         self._loaded = self._weights_checked = False
         self.backbone.register_load_state_dict_post_hook(self._note_loading)
