@@ -8,6 +8,8 @@ from swins import stir
 from test_families import MERGE, REFUSED, evaluated, like, tuned
 from torch import nn
 
+from mmlowrank import save_peft
+from mmlowrank.checkpoint.adapter_file import AdapterError
 from mmlowrank.families import Family, family_of
 from mmlowrank.registry import FAMILIES
 
@@ -86,6 +88,13 @@ def test_targets_that_only_some_blocks_have():
     trained = build('resnet', layers).tuner.owned()
     assert trained
     assert all('.downsample.' in name for name in trained)
+
+
+@pytest.mark.parametrize('host', ['beit', 'mit', 'resnet'])
+def test_peft_has_no_layout_for_other_layers(host, tmp_path):
+    backbone = build(host, dict(type='LoRA', rank=2))
+    with pytest.raises(AdapterError, match=r'PEFT has no layout .* updated'):
+        save_peft(backbone, tmp_path / 'peft')
 
 
 def test_methods_with_tensors_of_their_own_need_no_stock_ones():

@@ -176,6 +176,12 @@ def lora_of(model: nn.Module) -> LoRA:
             f'{kinds or "missing"}, and a folder of PEFT has a LoRA: build '
             "the backbone with tuner=dict(type='LoRA', ...)"
         )
+    try:
+        tuners[0].updates()
+    except ValueError as error:
+        raise AdapterError(
+            f'PEFT has no layout for this LoRA: {error}'
+        ) from None
     return tuners[0]
 
 

@@ -96,16 +96,17 @@ class LoRA(Tuner):
         """Return path of each fused projection -> its update.
 
         Raises:
-            ValueError: If something else is updated, too.
+            ValueError: If something else is updated, or a projection that
+                is no module of its own.
         """
-        updates = {c.layer.path: c.fold.__self__ for c in self.changes}
-        for path, update in updates.items():
-            if not isinstance(update, lora.LoRAUpdate):
+        for change in self.changes:
+            fused = isinstance(change.fold.__self__, lora.LoRAUpdate)
+            if not (fused and change.layer.called):
                 raise ValueError(
-                    f'{path} is updated, which is no fused query-key-value '
-                    'projection'
+                    f'{change.layer.name} is updated, which is not that of '
+                    'a module for fused query, key and value'
                 )
-        return updates
+        return {c.layer.path: c.fold.__self__ for c in self.changes}
 
 
 def _layers(block: Block) -> dict[str, Layer]:

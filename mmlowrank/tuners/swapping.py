@@ -79,11 +79,10 @@ class SwappingTuner(Tuner):
             added = ScaleShift(layer.shape[0], self.init)
             if not layer.called:
                 compute_folded(layer, added.fold)
-            elif isinstance(layer, Norm):
-                added.parameter_roles = {'scale': 'norm', 'shift': 'norm'}
-                layer.tap('out').change(added)
             else:
                 layer.tap('out').change(added)
+            if isinstance(layer, Norm):
+                added.parameter_roles = {'scale': 'norm', 'shift': 'norm'}
         self.changes.append(Change(layer, added.fold, before))
         return added
 
