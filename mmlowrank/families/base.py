@@ -207,6 +207,10 @@ class Family(ABC):
             enters=True,
         )
 
+    def attention(self, attn: nn.Module) -> dict[str, Layer]:
+        """Return the two projections of an attention."""
+        return dict(qkv=self.projection(attn), proj=self.layer(attn.proj))
+
     def ffn(self, ffn: nn.Module) -> dict[str, Layer]:
         """Return the linear layers of an ``FFN`` or a ``SwiGLUFFN``.
 

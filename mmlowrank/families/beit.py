@@ -48,10 +48,5 @@ class BEiT(RowOfBlocks):
             layer,
             starts=dict(attn=layer.norm1, ffn=layer.norm2),
             ends=dict(attn=layer.drop_path, ffn=layer.drop_path),
-            linears=dict(
-                attn=dict(
-                    qkv=self.projection(attn), proj=self.layer(attn.proj)
-                ),
-                ffn=self.ffn(ffn),
-            ),
+            linears=dict(attn=self.attention(attn), ffn=self.ffn(ffn)),
         )

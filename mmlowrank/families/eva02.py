@@ -22,15 +22,11 @@ class EVA02(ViT):
         return hasattr(block.attn, 'rope') and hasattr(block.mlp, 'w12')
 
     def block(self, layer: nn.Module) -> Block:
-        attn = layer.attn
         return self.block_of(
             layer,
             starts=dict(attn=layer.norm1, ffn=layer.norm2),
             ends=dict(attn=layer.drop_path, ffn=layer.drop_path),
             linears=dict(
-                attn=dict(
-                    qkv=self.projection(attn), proj=self.layer(attn.proj)
-                ),
-                ffn=self.ffn(layer.mlp),
+                attn=self.attention(layer.attn), ffn=self.ffn(layer.mlp)
             ),
         )

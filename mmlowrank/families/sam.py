@@ -37,12 +37,7 @@ class SAM(RowOfBlocks):
             layer,
             starts=dict(attn=layer.ln1, ffn=layer.ln2),
             ends=dict(attn=attn, ffn=ffn.dropout_layer),
-            linears=dict(
-                attn=dict(
-                    qkv=self.projection(attn), proj=self.layer(attn.proj)
-                ),
-                ffn=self.ffn(ffn),
-            ),
+            linears=dict(attn=self.attention(attn), ffn=self.ffn(ffn)),
             mlp=MLP(layer.ln2, ffn.layers, ffn),
         )
         behind = Tap(attn, 'out')

@@ -107,10 +107,7 @@ class Swin(Family):
             block,
             starts=dict(attn=block.norm1, ffn=block.norm2),
             ends=dict(attn=block.attn.drop, ffn=ffn.dropout_layer),
-            linears=dict(
-                attn=dict(qkv=self.projection(own), proj=self.layer(own.proj)),
-                ffn=self.ffn(ffn),
-            ),
+            linears=dict(attn=self.attention(own), ffn=self.ffn(ffn)),
             mlp=MLP(block.norm2, ffn.layers, ffn),
         )
 

@@ -4,6 +4,8 @@ One row of blocks, ``layers[i]``, and a last norm that only the last output
 reads. Outputs of earlier layers leave without a norm.
 """
 
+from abc import abstractmethod
+
 from torch import Tensor, nn
 
 from ..registry import FAMILIES
@@ -26,9 +28,9 @@ class RowOfBlocks(Family):
         last = last_of(self.backbone.out_indices, len(layers))
         return [Stage([self.block(layer) for layer in layers[: last + 1]])]
 
+    @abstractmethod
     def block(self, layer: nn.Module) -> Block:
         """Return the parts of one block."""
-        raise NotImplementedError
 
     def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
         """Return what the backbone makes of tokens, in the form of stock."""
@@ -94,11 +96,6 @@ class ViT(RowOfBlocks):
             layer,
             starts=dict(attn=layer.ln1, ffn=layer.ln2),
             ends=dict(attn=attn.out_drop, ffn=ffn.dropout_layer),
-            linears=dict(
-                attn=dict(
-                    qkv=self.projection(attn), proj=self.layer(attn.proj)
-                ),
-                ffn=self.ffn(ffn),
-            ),
+            linears=dict(attn=self.attention(attn), ffn=self.ffn(ffn)),
             mlp=MLP(layer.ln2, ffn.layers, ffn) if plain else None,
         )

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from ..families import Block, Family
 from ..nn import adaptformer
 from ..registry import TUNERS
-from .base import Tuner
+from .base import BlockTuner
 from .serial import BOTTLENECK, SITES, check_sites, sites_of
 
 
 @TUNERS.register_module()
-class AdaptFormer(Tuner):
+class AdaptFormer(BlockTuner):
     """Scaled bottlenecks in parallel to the sub-layers of every block.
 
     A bottleneck reads the residual stream, as the sub-layer's norm does,

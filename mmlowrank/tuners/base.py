@@ -7,6 +7,7 @@ state-dict key stays as it was. Freezing, counting, optimizing and merging
 ask the tuner; nothing is guessed from a parameter's name.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -30,12 +31,13 @@ class CannotMerge(RuntimeError):
     """The method has no equivalent stock checkpoint; the text says why."""
 
 
-class Tuner(KnowsWeights, nn.Module):
+class Tuner(KnowsWeights, nn.Module, ABC):
     """Base of all tuners.
 
-    A method says what it ``needs`` of a trunk and overrides :meth:`adapt`
-    (one module for each block) or :meth:`build` (anything else), and, if it
-    trains tensors of the stock backbone, :meth:`trained_stock`. What it
+    A method says what it ``needs`` of a trunk and what it adds in
+    :meth:`build` (or in :meth:`BlockTuner.adapt`, one module for each
+    block), and, if it trains tensors of the stock backbone, in
+    :meth:`trained_stock` which. What it
     changes linearly it notes in ``changes``, by which it merges; or it says
     in ``cannot_merge`` why it does not.
 
@@ -65,19 +67,9 @@ class Tuner(KnowsWeights, nn.Module):
 
     # -- what a method defines --------------------------------------------
 
+    @abstractmethod
     def build(self, trunk: Family) -> None:
-        """Add this method's modules to ``self`` and hook the trunk.
-
-        As it is here: ``stages[stage][block]`` is what :meth:`adapt` returns.
-        """
-        self.stages = nn.ModuleList(
-            nn.ModuleList(self.adapt(block) for block in stage.blocks)
-            for stage in trunk.stages
-        )
-
-    def adapt(self, block: Block) -> nn.Module:
-        """Hook one block, and return what the method adds to it."""
-        raise NotImplementedError
+        """Add this method's modules to ``self`` and hook the trunk."""
 
     def trained_stock(self, trunk: Family) -> set[str]:
         """Return names of the stock tensors that this method trains.
@@ -315,6 +307,23 @@ class Tuner(KnowsWeights, nn.Module):
             if child is not self:
                 below = f'{path}.{name}' if path else name
                 yield from self._held_below(below, child, whole)
+
+
+class BlockTuner(Tuner):
+    """Base of the methods that add one module to each block.
+
+    These are ``stages[stage][block]``.
+    """
+
+    def build(self, trunk: Family) -> None:
+        self.stages = nn.ModuleList(
+            nn.ModuleList(self.adapt(block) for block in stage.blocks)
+            for stage in trunk.stages
+        )
+
+    @abstractmethod
+    def adapt(self, block: Block) -> nn.Module:
+        """Hook one block, and return what the method adds to it."""
 
 
 def _parents(name: str) -> Iterator[str]:

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from ..families import Block, Family, Layer
 from ..nn import lora
 from ..registry import TUNERS
-from .base import Tuner
+from .base import BlockTuner
 from .folding import Change, compute_folded, plain_kind
 
 
 @TUNERS.register_module()
-class LoRA(Tuner):
+class LoRA(BlockTuner):
     """Low-rank updates of the query and value projections of every block.
 
     Also of other linear layers and of convolutions, by ``targets``. A

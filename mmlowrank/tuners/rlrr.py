@@ -75,7 +75,7 @@ class RLRR(SwappingTuner):
         self.branch_dropout = branch_dropout
         self.options = dict(sides=tuple(sides), residual=residual, init=init)
 
-    def build_parts(self, trunk: Family) -> None:
+    def build(self, trunk: Family) -> None:
         blocks = trunk.blocks
         chosen = self._chosen(len(blocks))
         if self.qkv_groups is None:

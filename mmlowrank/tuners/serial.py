@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..families import Block
-from .base import Tuner
+from .base import BlockTuner, Tuner
 
 SITES = ('attn', 'ffn')
 BOTTLENECK = (
@@ -53,7 +53,7 @@ def sites_of(block: Block, tuner: Tuner) -> list[str]:
     return found
 
 
-class SerialTuner(Tuner):
+class SerialTuner(BlockTuner):
     """Base of the tuners that put an adapter behind attention and MLP.
 
     The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.

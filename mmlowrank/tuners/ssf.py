@@ -30,7 +30,7 @@ class SSF(SwappingTuner):
         super().__init__()
         self.init = init
 
-    def build_parts(self, trunk: Family) -> None:
+    def build(self, trunk: Family) -> None:
         projection, norm = trunk.embedding
         if projection is not None and projection.behind is None:
             self.patch = self.scale_patch(projection)

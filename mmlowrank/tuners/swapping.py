@@ -41,6 +41,8 @@ class SwappingTuner(Tuner):
     needs = ('linears',)
     tune_norms = True
     init: str
+    # Whether one of the norms may be replaced.
+    _replaceable = False
 
     def trained_stock(self, trunk: Family) -> set[str]:
         norms = trunk.output_norms
@@ -83,6 +85,9 @@ class SwappingTuner(Tuner):
                 layer.tap('out').change(added)
             if isinstance(layer, Norm):
                 added.parameter_roles = {'scale': 'norm', 'shift': 'norm'}
+            if keeps_statistics(module) and not self._replaceable:
+                self._replaceable = True
+                self.backbone.register_forward_pre_hook(self._follow)
         self.changes.append(Change(layer, added.fold, before))
         return added
 
@@ -96,15 +101,6 @@ class SwappingTuner(Tuner):
             logger='current',
         )
         return None
-
-    def build_parts(self, trunk: Family) -> None:
-        """Change the layers of a trunk."""
-        raise NotImplementedError
-
-    def build(self, trunk: Family) -> None:
-        self.build_parts(trunk)
-        if any(keeps_statistics(c.layer.module) for c in self.changes):
-            trunk.backbone.register_forward_pre_hook(self._follow)
 
     def merge(self) -> dict[str, Tensor]:
         self._follow()
