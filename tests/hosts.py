@@ -47,7 +47,13 @@ _RESNET = dict(
     dilations=(1, 1),
 )
 _TIMM = dict(
-    type='TIMMBackbone', pretrained=False, img_size=IMAGE, patch_size=16
+    type='TIMMBackbone',
+    pretrained=False,
+    img_size=IMAGE,
+    patch_size=16,
+    embed_dim=16,
+    depth=3,
+    num_heads=2,
 )
 # Name -> framework, config.
 HOSTS = {
@@ -170,9 +176,6 @@ HOSTS = {
             model_name='vit_tiny_patch16_224',
             features_only=True,
             out_indices=(2, 0),
-            embed_dim=16,
-            depth=3,
-            num_heads=2,
         ),
     ),
     'timm, dinov3': (
@@ -181,9 +184,6 @@ HOSTS = {
             _TIMM,
             model_name='vit_small_patch16_dinov3',
             init_values=0.5,
-            embed_dim=16,
-            depth=3,
-            num_heads=2,
         ),
     ),
     'timm, eva02': (
@@ -193,9 +193,6 @@ HOSTS = {
             model_name='eva02_tiny_patch14_224',
             features_only=True,
             out_indices=(0, 2),
-            embed_dim=16,
-            depth=3,
-            num_heads=2,
         ),
     ),
 }

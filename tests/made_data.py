@@ -14,6 +14,18 @@ from mmengine.registry import MODELS, DefaultScope
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (96, 64)  # width, height
+# Options that make the heads of a Mask R-CNN thin, behind a neck of 16.
+THIN_MASK_RCNN = (
+    'model.rpn_head.in_channels=16',
+    'model.rpn_head.feat_channels=16',
+    'model.roi_head.bbox_roi_extractor.out_channels=16',
+    'model.roi_head.mask_roi_extractor.out_channels=16',
+    'model.roi_head.bbox_head.in_channels=16',
+    'model.roi_head.bbox_head.fc_out_channels=16',
+    'model.roi_head.mask_head.in_channels=16',
+    'model.roi_head.mask_head.conv_out_channels=16',
+    'model.train_cfg.rcnn.sampler.num=16',
+)
 # x, y, width, height; the second one is under 32 pixels wide.
 BOXES = [(8, 12, 40, 44), (60, 10, 20, 40)]
 

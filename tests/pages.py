@@ -21,6 +21,16 @@ _FENCE = re.compile(r'^ *```(\w+)\n(.*?)^ *```$', re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r'^## (.*)$', re.MULTILINE)
 
 
+def leave_layout_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Log and print configs as they come.
+
+    To lay them out well would take half of the time of a short training.
+    """
+    monkeypatch.setattr(
+        'yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True)
+    )
+
+
 class Clone:
     """A folder like a clone, where the commands of a page run.
 
@@ -37,10 +47,7 @@ class Clone:
         monkeypatch.chdir(root)
         for name in ('COCO_ROOT', 'VOC_ROOT', 'ADE_ROOT', 'FGVC_ROOT'):
             monkeypatch.delenv(name, raising=False)
-        # Half of the time would go into well laid out logs of the configs.
-        monkeypatch.setattr(
-            'yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True)
-        )
+        leave_layout_out(monkeypatch)
 
     def run(self, words: list[str], options: Iterable[str] = ()) -> None:
         """Run a command of a page in this process.

@@ -97,3 +97,25 @@ def loss(backbone: nn.Module, x: torch.Tensor) -> torch.Tensor:
         weight = torch.linspace(-1, 1, out[0].numel()).reshape(out[0].shape)
         total = total + (out * weight).square().mean() * (level + 1)
     return total
+
+
+def check_autocast(backbone: nn.Module, x: torch.Tensor) -> None:
+    """Assert that gradients under autocast are float32 and point there."""
+    loss(backbone, x).backward()
+    exact = {
+        n: p.grad.clone()
+        for n, p in backbone.named_parameters()
+        if p.requires_grad
+    }
+    backbone.zero_grad()
+    with torch.autocast('cpu', torch.bfloat16):
+        value = loss(backbone, x)
+    value.backward()
+    for name, reference in exact.items():
+        grad = backbone.get_parameter(name).grad
+        assert grad.dtype == torch.float32
+        # bfloat16 has 8 bits of mantissa: the direction must agree.
+        cosine = torch.cosine_similarity(
+            grad.flatten(), reference.flatten(), dim=0
+        )
+        assert cosine > 0.9, name

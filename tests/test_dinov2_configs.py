@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from made_data import write_ade, write_coco
+from made_data import THIN_MASK_RCNN, write_ade, write_coco
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import MODELS, TASK_UTILS, DefaultScope
+from pages import leave_layout_out
 from test_strangers import trained_in_backbone
 
 from mmlowrank.analysis import count_parameters
@@ -233,15 +234,7 @@ SMALL = {
         'model.neck.0.embed_dim=32',
         'model.neck.1.in_channels=[32,32,32,32]',
         'model.neck.1.out_channels=16',
-        'model.rpn_head.in_channels=16',
-        'model.rpn_head.feat_channels=16',
-        'model.roi_head.bbox_roi_extractor.out_channels=16',
-        'model.roi_head.mask_roi_extractor.out_channels=16',
-        'model.roi_head.bbox_head.in_channels=16',
-        'model.roi_head.bbox_head.fc_out_channels=16',
-        'model.roi_head.mask_head.in_channels=16',
-        'model.roi_head.mask_head.conv_out_channels=16',
-        'model.train_cfg.rcnn.sampler.num=16',
+        *THIN_MASK_RCNN,
         'model.test_cfg.rcnn.score_thr=0',
         'model.test_cfg.rcnn.max_per_img=4',
     ),
@@ -281,10 +274,7 @@ def test_two_iterations_train(head, tuner, data, tmp_path, monkeypatch):
     for name in ('COCO_ROOT', 'ADE_ROOT'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(data)
-    # Half of the time would go into well laid out logs of the configs.
-    monkeypatch.setattr(
-        'yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True)
-    )
+    leave_layout_out(monkeypatch)
     leaf = path_of(head, tuner)
     # Loggers have the name of the config and the second.
     config = tmp_path / leaf.name

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from made_data import write_ade, write_coco, write_image
+from made_data import THIN_MASK_RCNN, write_ade, write_coco, write_image
 from mmdet.datasets import CocoDataset
 from mmengine.registry import MODELS
+from pages import leave_layout_out
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -128,15 +129,7 @@ STRANGERS = {
             *BY_EPOCH,
             *loaders('batch_size=1', resized('2.scale')),
             'model.neck.out_channels=16',
-            'model.rpn_head.in_channels=16',
-            'model.rpn_head.feat_channels=16',
-            'model.roi_head.bbox_roi_extractor.out_channels=16',
-            'model.roi_head.mask_roi_extractor.out_channels=16',
-            'model.roi_head.bbox_head.in_channels=16',
-            'model.roi_head.bbox_head.fc_out_channels=16',
-            'model.roi_head.mask_head.in_channels=16',
-            'model.roi_head.mask_head.conv_out_channels=16',
-            'model.train_cfg.rcnn.sampler.num=16',
+            *THIN_MASK_RCNN,
         ),
     ),
     'dino_r50': Stranger(
@@ -222,10 +215,7 @@ def train(data, tmp_path, monkeypatch):
     monkeypatch.setitem(
         MODELS.module_dict, 'FirstTokenHead', first_token_head()
     )
-    # Half of the time would go into well laid out logs of the configs.
-    monkeypatch.setattr(
-        'yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True)
-    )
+    leave_layout_out(monkeypatch)
 
     def call(name, tuner):
         config, options = STRANGERS[name]

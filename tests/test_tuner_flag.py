@@ -11,6 +11,7 @@ import pytest
 import test_lazy_configs as lazy
 from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, DefaultScope
+from pages import leave_layout_out
 
 from mmlowrank.engine import launch, tuned_config
 from mmlowrank.engine.tuned_config import read
@@ -67,10 +68,7 @@ def run(monkeypatch, name, *words):
 @pytest.fixture
 def printed(monkeypatch, tmp_path, capsys):
     """Call ``tools/train.py --print``; keep what it prints as a file."""
-    # Half of the time would go into the layout.
-    monkeypatch.setattr(
-        'yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True)
-    )
+    leave_layout_out(monkeypatch)
 
     def call(*words):
         run(monkeypatch, 'train.py', *words, '--print')

@@ -132,11 +132,10 @@ class Layer:
         """Whether calling the module is this map and nothing else."""
         return self.weight == 'weight'
 
-    @property
-    def tap(self) -> Callable[[str], Tap]:
-        """Side -> where tokens go into the module, or come out of it."""
+    def tap(self, side: str) -> Tap:
+        """Return where tokens go into the module, or come out of it."""
         conv = isinstance(self.module, nn.Conv2d)
-        return partial(Tap, self.module, channels=1 if conv else -1)
+        return Tap(self.module, side, 1 if conv else -1)
 
     @property
     def is_matrix(self) -> bool:
@@ -207,10 +206,9 @@ class Norm(Layer):
 
     channels: int = -1
 
-    @property
-    def tap(self) -> Callable[[str], Tap]:
-        """As of a layer."""
-        return partial(Tap, self.module, channels=self.channels)
+    def tap(self, side: str) -> Tap:
+        """Return the input or output, as of a layer."""
+        return Tap(self.module, side, self.channels)
 
 
 @dataclass(frozen=True)
