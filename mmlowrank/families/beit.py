@@ -7,7 +7,7 @@ that the attention adds itself.
 
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..registry import FAMILIES
 from .anatomy import Block
@@ -36,11 +36,6 @@ class BEiT(RowOfBlocks):
     @property
     def prefix(self) -> int:
         return getattr(self.backbone, 'num_extra_tokens', 1)
-
-    def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
-        if hasattr(self.backbone, '_format_output'):
-            return self.backbone._format_output(tokens, stock.shape[-2:])
-        return super().finish(tokens, stock)
 
     def block(self, layer: nn.Module) -> Block:
         attn, ffn = layer.attn, layer.ffn

@@ -34,6 +34,10 @@ class RowOfBlocks(Family):
 
     def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
         """Return what the backbone makes of tokens, in the form of stock."""
+        if hasattr(self.backbone, '_format_output'):
+            # Of a map it takes the sizes, else it does not look.
+            size = getattr(stock, 'shape', ())[-2:]
+            return self.backbone._format_output(tokens, size)
         return tokens[:, self.prefix :].mT.reshape(stock.shape)
 
     @property
@@ -83,11 +87,6 @@ class ViT(RowOfBlocks):
     @property
     def prefix(self) -> int:
         return self.backbone.num_extra_tokens
-
-    def finish(self, tokens: Tensor, stock: Tensor) -> Tensor:
-        # Of a map it takes the sizes, else it does not look.
-        size = getattr(stock, 'shape', ())[-2:]
-        return self.backbone._format_output(tokens, size)
 
     def block(self, layer: nn.Module) -> Block:
         attn, ffn = layer.attn, layer.ffn
