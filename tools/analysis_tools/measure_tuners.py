@@ -116,7 +116,7 @@ def main() -> None:
         tuner, change = methods[name]
         try:
             backbone = measuring.build_tuned(args.arch, tuner)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             print(f'{name} is left out: {error}', file=sys.stderr)
             continue
         if change is not None:
