@@ -151,7 +151,7 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
     Raises:
         MisfitError: If they differ and it is not :func:`forced`.
     """
-    kind, saved = type(tuner).__name__, info['tuners'].get(path)
+    kind, saved = tuner.title, info['tuners'].get(path)
     if saved is None or saved['type'] != kind:
         theirs = {
             p: t['type'] for p, t in info['tuners'].items()

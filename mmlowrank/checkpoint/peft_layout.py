@@ -164,7 +164,7 @@ def lora_of(model: nn.Module) -> LoRA:
     """
     model = unwrapped(model)
     tuners = [*tuners_of(model).values()]
-    kinds = ', '.join(type(tuner).__name__ for tuner in tuners)
+    kinds = ', '.join(tuner.title for tuner in tuners)
     if len(tuners) > 1:
         raise AdapterError(
             f'{type(model).__name__} has several tuned backbones ({kinds}), '

@@ -4,6 +4,7 @@ from .adapter import Adapter
 from .adaptformer import AdaptFormer
 from .arc import ARC
 from .base import CHILD, CannotMerge, Tuner, checkpoint_parts, tuners_of
+from .composition import Composition
 from .e3va import E3VA
 from .fact import FacT
 from .fixed import Fixed
@@ -28,6 +29,7 @@ __all__ = [
     'Adapter',
     'BitFit',
     'CannotMerge',
+    'Composition',
     'FacT',
     'Fixed',
     'Full',

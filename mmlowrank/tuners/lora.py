@@ -90,7 +90,7 @@ class LoRA(BlockTuner):
             layer.module.register_forward_hook(partial(_updated, update))
         else:
             compute_folded(layer, update.fold)
-        self.changes.append(Change(layer, update.fold))
+        self.changes.append(Change(layer, update.fold, adds=True))
 
     def updates(self) -> dict[str, lora.LoRAUpdate]:
         """Return path of each fused projection -> its update.

@@ -4,9 +4,12 @@ BitFit is defined by names in its paper, so names are read here, once, when
 the tuner is attached; what they stand for is an explicit list from then on.
 """
 
+import re
+
 from ..families import Family
 from ..registry import TUNERS
 from .base import Tuner
+from .patterns import below
 from .roles import norm_tensors
 
 
@@ -34,13 +37,8 @@ class BitFit(StockTuner):
         super().__init__()
         self.position_bias = position_bias
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        return {
-            name
-            for name, _ in trunk.backbone.named_parameters()
-            if name.split('.')[-1] == 'bias'
-            or (self.position_bias and 'bias' in name.split('.')[-1])
-        }
+    def trained_stock(self, trunk: Family) -> list[str]:
+        return [r'.*bias[^.]*$' if self.position_bias else r'(.*\.)?bias$']
 
 
 @TUNERS.register_module()
@@ -50,8 +48,8 @@ class NormTuning(StockTuner):
     Running statistics, where there are some, move as in full tuning.
     """
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        return norm_tensors(trunk.backbone)
+    def trained_stock(self, trunk: Family) -> list[str]:
+        return [f'{re.escape(n)}$' for n in norm_tensors(trunk.backbone)]
 
 
 @TUNERS.register_module()
@@ -77,20 +75,11 @@ class Partial(StockTuner):
         super().__init__()
         self.blocks = blocks
 
-    def trained_stock(self, trunk: Family) -> set[str]:
+    def trained_stock(self, trunk: Family) -> list[str]:
         blocks = [block.module for block in trunk.blocks]
         if not 1 <= self.blocks <= len(blocks):
             raise ValueError(
                 f'Partial blocks={self.blocks}, but the backbone has '
                 f'{len(blocks)} blocks'
             )
-        trained = {
-            id(parameter)
-            for block in blocks[-self.blocks :]
-            for parameter in block.parameters()
-        }
-        return {
-            name
-            for name, parameter in trunk.backbone.named_parameters()
-            if id(parameter) in trained
-        }
+        return below(trunk.path(block) for block in blocks[-self.blocks :])

@@ -8,7 +8,7 @@ with changed weights.
 from dataclasses import replace
 
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
 from ..families import Family, Layer, Norm
 from ..nn.kernels.autograd import traced
@@ -16,6 +16,7 @@ from ..nn.rlrr import Rescaling
 from ..nn.ssf import ScaleShift
 from .base import Tuner
 from .folding import Change, compute_folded, plain_kind
+from .patterns import below
 from .roles import keeps_statistics
 from .swapped import RLRRLinear, SSFConv2d, SSFLayerNorm, SSFLinear
 
@@ -44,17 +45,9 @@ class SwappingTuner(Tuner):
     # Whether one of the norms may be replaced.
     _replaceable = False
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        norms = trunk.output_norms
-        if len(norms) < 2 or not self.tune_norms:
-            return set()
-        return {
-            f'{norm}.{name}'
-            for norm in norms
-            for name, _ in trunk.backbone.get_submodule(
-                norm
-            ).named_parameters()
-        }
+    def trained_stock(self, trunk: Family) -> list[str]:
+        several = len(trunk.output_norms) > 1
+        return below(trunk.output_norms) if several and self.tune_norms else []
 
     def scale_output(self, trunk: Family) -> None:
         """Scale and shift the single output norm, if there is one."""
@@ -102,9 +95,9 @@ class SwappingTuner(Tuner):
         )
         return None
 
-    def merge(self) -> dict[str, Tensor]:
+    def linear_changes(self) -> list[Change]:
         self._follow()
-        return super().merge()
+        return super().linear_changes()
 
     def _follow(self, *_: object) -> None:
         """Hook the norms that took the place of others.
