@@ -1,6 +1,7 @@
 """One row for each tuner and variant that the contract tests run."""
 
 from swins import (
+    COMPOSED,
     DEPTHS,
     EMBED_DIMS,
     NUM_HEADS,
@@ -191,6 +192,44 @@ TUNERS = {
         2 * sum(13 * d + 6 for d in WIDTHS) + OUTPUT_NORMS,
         False,
     ),
+    'LoRand, output norms, a layer': (
+        'mmlowrank.SwinLoRand',
+        dict(
+            branches=2,
+            rank=8,
+            trainable=[r'norm\d', r'stages\.1.*0\.ffn\.layers\.1\.'],
+        ),
+        99 * sum(WIDTHS)
+        + 256 * BLOCKS
+        + OUTPUT_NORMS
+        + 16 * EMBED_DIMS**2
+        + 2 * EMBED_DIMS,
+        False,
+    ),
+    'LoRA + BitFit': (
+        COMPOSED,
+        dict(
+            tuner=[
+                dict(type='LoRA', rank=4),
+                dict(type='BitFit', position_bias=False),
+            ]
+        ),
+        (16 + 11) * sum(WIDTHS) + BIASES_OUTSIDE,
+        True,
+    ),
+    'E3VA + Adapter': (
+        COMPOSED,
+        dict(
+            tuner=[
+                dict(type='E3VA', rank=4),
+                dict(type='Adapter', mid_channels=5, hidden_dropout=0.0),
+            ]
+        ),
+        (12 * 4 + 3) * sum(WIDTHS)
+        + OUTPUT_NORMS
+        + 2 * sum(11 * d + 5 for d in WIDTHS),
+        False,
+    ),
 }
 
 # The same for the ViT: a tuner's type, arguments, count and merge.
@@ -268,6 +307,18 @@ VIT_TUNERS = {
         2 * 5 * D + 2 * L * (5 + D),
         True,
     ),
+    'LoRA + LoRA + NormTuning': (
+        COMPOSED,
+        dict(
+            tuner=[
+                dict(type='LoRA', rank=4),
+                dict(type='LoRA', rank=2, targets=('k', 'fc1')),
+                dict(type='NormTuning'),
+            ]
+        ),
+        2 * 2 * 4 * L * D + (2 * 2 + 5 * 2) * L * D + 4 * L * D + 2 * D,
+        True,
+    ),
 }
 
 
@@ -279,6 +330,8 @@ def starts_as_the_stock_model(row):
 
 
 def kind(row):
+    if row[0] == COMPOSED:
+        return ' + '.join(tuner['type'] for tuner in row[1]['tuner'])
     return row[0].removeprefix('mmlowrank.Swin')
 
 

@@ -146,9 +146,9 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             if not parameter.requires_grad
         }
         # What no output depends on gets no gradient, so it cannot train.
-        unused = trunk.unused()
-        stock = [n for n in tensors_that_train(backbone) if n not in unused]
-        asked = asked_for(trainable, stock, backbone, already_frozen)
+        stock, unused = tensors_that_train(backbone), trunk.unused()
+        asked = asked_for(trainable, stock, backbone, already_frozen, unused)
+        stock = [name for name in stock if name not in unused]
         named = {*matching(self.trained_stock(trunk), stock), *asked}
         self._trained_stock = named - already_frozen
         self.stochastic_trunk = stochastic_trunk

@@ -73,6 +73,7 @@ def asked_for(
     names: Sequence[str],
     module: nn.Module,
     frozen: set[str],
+    unused: set[str],
 ) -> list[str]:
     """Return the names that ``trainable`` of a config picks, and log them.
 
@@ -81,18 +82,26 @@ def asked_for(
         names: Of what could train.
         module: What has it.
         frozen: Names of what the rest of the config freezes.
+        unused: Names of what no output depends on.
 
     Raises:
-        ValueError: If a pattern matches nothing, or something frozen.
+        ValueError: If a pattern matches nothing that can train.
     """
     check_patterns(patterns, names, module, 'trainable')
-    picked = matching(patterns, names)
-    held = [name for name in picked if name in frozen]
-    if held:
-        raise ValueError(
-            f"trainable={list(patterns)} names '{held[0]}' ({len(held)} such "
-            f'tensors), which the config freezes. {UNFREEZE}'
-        )
+    for pattern in patterns:
+        named = matching([pattern], names)
+        if {*named} <= unused:
+            raise ValueError(
+                f'trainable pattern {pattern!r} names {named[0]}, on which '
+                'no output depends: look at out_indices'
+            )
+        if {*named} <= frozen | unused:
+            raise ValueError(
+                f'trainable pattern {pattern!r} names {named[0]}, which the '
+                f'config freezes. {UNFREEZE}'
+            )
+    still = frozen | unused
+    picked = [n for n in matching(patterns, names) if n not in still]
     if picked:
         print_log(
             f'trainable={list(patterns)} of {type(module).__name__} are '
