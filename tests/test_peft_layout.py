@@ -92,7 +92,7 @@ def identical(one, other):
     [
         dict(rank=4),
         dict(rank=3, alpha=1, sites=QKV),
-        dict(rank=5, alpha=2.5, sites=('k',)),
+        dict(rank=5, alpha=2.5, sites=('k',), layers=(0, -1)),
     ],
     ids=str,
 )

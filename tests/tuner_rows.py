@@ -248,10 +248,10 @@ VIT_TUNERS = {
         2 * L * (11 * D + 5),
         False,
     ),
-    'Adapter, but the first block': (
+    'Adapter, first and last block': (
         'Adapter',
-        dict(mid_channels=5, layers=range(1, L), hidden_dropout=0.0),
-        2 * (L - 1) * (11 * D + 5),
+        dict(mid_channels=5, layers=(0, -1), hidden_dropout=0.0),
+        2 * 2 * (11 * D + 5),
         False,
     ),
     'AdaptFormer': (
