@@ -34,7 +34,8 @@ def test_a_composition_is_one_tuner():
         '0.type': 'LoRA',
         '0.rank': 4,
         '0.alpha': None,
-        '0.targets': ('q', 'v'),
+        '0.sites': ('q', 'v'),
+        '0.layers': None,
         '1.type': 'BitFit',
         '1.position_bias': True,
     }
@@ -72,7 +73,7 @@ def test_the_second_adapter_reads_the_first():
 def test_updates_of_one_layer_add_up_and_merge(framework):
     """Both by a hook and, in attention of PyTorch, by folding."""
     tuned = composed(
-        LORA, dict(LORA, targets=('k',), rank=2), framework=framework
+        LORA, dict(LORA, sites=('k',), rank=2), framework=framework
     )
     stir(tuned)
     plain = build(framework, 'SwinTransformer')

@@ -72,6 +72,15 @@ TUNERS = {
         99 * sum(WIDTHS) + 512 * BLOCKS,
         False,
     ),
+    'LoRand, MLPs of two blocks, a rank a stage': (
+        'mmlowrank.SwinLoRand',
+        dict(rank=[2, 4, 6, 8], sites=('ffn',), layers=(0, -1)),
+        sum(
+            (12 * r + 3) * d // 2 + 2 * r * r
+            for r, d in ((2, WIDTHS[0]), (8, LAST))
+        ),
+        False,
+    ),
     'BitFit': (
         'mmlowrank.SwinBitFit',
         {},
@@ -96,6 +105,15 @@ TUNERS = {
         12 * LAST**2 + 13 * LAST + 49 * NUM_HEADS[-1],
         True,
     ),
+    'Partial, first and last': (
+        'mmlowrank.SwinPartial',
+        dict(layers=(0, -1)),
+        sum(
+            12 * d * d + 13 * d + 49 * heads
+            for d, heads in ((WIDTHS[0], NUM_HEADS[0]), (LAST, NUM_HEADS[-1]))
+        ),
+        True,
+    ),
     'AdaptFormer': (
         'mmlowrank.SwinAdaptFormer',
         dict(mid_channels=5, hidden_dropout=0.0),
@@ -108,6 +126,12 @@ TUNERS = {
         sum(11 * d + 5 for d in WIDTHS),
         False,
     ),
+    'AdaptFormer, last three blocks': (
+        'mmlowrank.SwinAdaptFormer',
+        dict(mid_channels=5, layers=(-3, -2, -1), hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS[-3:]) * 2,
+        False,
+    ),
     'LoRA': (
         'mmlowrank.SwinLoRA',
         dict(rank=4),
@@ -116,8 +140,19 @@ TUNERS = {
     ),
     'LoRA, qkv, alpha 1': (
         'mmlowrank.SwinLoRA',
-        dict(rank=4, alpha=1, targets=('q', 'k', 'v')),
+        dict(rank=4, alpha=1, sites=('q', 'k', 'v')),
         3 * 2 * 4 * sum(WIDTHS),
+        True,
+    ),
+    'LoRA, MLPs of the first half, a rank a stage': (
+        'mmlowrank.SwinLoRA',
+        dict(
+            rank=[2, 3, 4, 8],
+            sites=('fc1', 'fc2'),
+            layers=range(BLOCKS // 2),
+        ),
+        # Two blocks in the first stage, one in the second.
+        10 * (2 * 2 * WIDTHS[0] + 3 * WIDTHS[2]),
         True,
     ),
     'RLRR': (
@@ -146,7 +181,7 @@ TUNERS = {
     ),
     'RLRR, MLPs and norms': (
         'mmlowrank.SwinRLRR',
-        dict(init='identity', modules=('ffn', 'norm')),
+        dict(init='identity', sites=('ffn', 'norm')),
         19 * sum(WIDTHS) + OUTPUT_NORMS,
         True,
     ),
@@ -154,6 +189,12 @@ TUNERS = {
         'mmlowrank.SwinRLRR',
         {},
         29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'SSF, last block': (
+        'mmlowrank.SwinSSF',
+        dict(init='identity', layers=(-1,)),
+        22 * LAST + 4 * EMBED_DIMS + MERGINGS_SSF + OUTPUT_NORMS,
         True,
     ),
     'SSF': (
@@ -246,6 +287,12 @@ VIT_TUNERS = {
         2 * L * (11 * D + 5),
         False,
     ),
+    'Adapter, first and last block': (
+        'Adapter',
+        dict(mid_channels=5, layers=(0, -1), hidden_dropout=0.0),
+        2 * 2 * (11 * D + 5),
+        False,
+    ),
     'AdaptFormer': (
         'AdaptFormer',
         dict(mid_channels=5, sites=('ffn',), hidden_dropout=0.0),
@@ -253,6 +300,7 @@ VIT_TUNERS = {
         False,
     ),
     'LoRA': ('LoRA', dict(rank=4), 2 * 2 * 4 * L * D, True),
+    'LoRA, its one stage': ('LoRA', dict(rank=[4]), 2 * 2 * 4 * L * D, True),
     'LoRand': (
         'LoRand',
         dict(branches=2, rank=8),
@@ -286,7 +334,7 @@ VIT_TUNERS = {
     ),
     'RLRR, MHA in two layers': (
         'RLRR',
-        dict(init='identity', modules=('attn',), layers=(0, -1)),
+        dict(init='identity', sites=('attn',), layers=(0, -1)),
         2 * 12 * D,
         True,
     ),
@@ -312,7 +360,7 @@ VIT_TUNERS = {
         dict(
             tuner=[
                 dict(type='LoRA', rank=4),
-                dict(type='LoRA', rank=2, targets=('k', 'fc1')),
+                dict(type='LoRA', rank=2, sites=('k', 'fc1')),
                 dict(type='NormTuning'),
             ]
         ),

@@ -9,7 +9,8 @@ from ..families import Block, Family
 from ..nn import adaptformer
 from ..registry import TUNERS
 from .base import BlockTuner
-from .serial import BOTTLENECK, SITES, check_sites, sites_of
+from .placement import check_sites
+from .serial import BOTTLENECK, SITES, sites_of
 
 
 @TUNERS.register_module()
@@ -23,11 +24,13 @@ class AdaptFormer(BlockTuner):
         mid_channels: Width of the bottleneck.
         sites: ``('attn', 'ffn')`` as the E3VA paper's counts need, or
             ``('ffn',)`` as in the original paper.
+        layers: Indices of the blocks with bottlenecks, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
         scale: The constant factor of the branch.
         hidden_dropout: Dropout rate of the hidden vector.
 
     Raises:
-        ValueError: If a site is unknown.
+        ValueError: If a site is unknown, or there is no such block.
     """
 
     needs = ('streams',)
@@ -37,11 +40,12 @@ class AdaptFormer(BlockTuner):
         self,
         mid_channels: int = 64,
         sites: Sequence[str] = SITES,
+        layers: Sequence[int] | None = None,
         scale: float = 0.1,
         hidden_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.sites = check_sites(sites, 'AdaptFormer')
+        super().__init__(layers)
+        self.sites = check_sites(sites, 'AdaptFormer', SITES)
         self.options = dict(
             mid_channels=mid_channels,
             scale=scale,
@@ -55,7 +59,7 @@ class AdaptFormer(BlockTuner):
         # Also when the forward fails.
         trunk.backbone.register_forward_hook(self._clear, always_call=True)
 
-    def adapt(self, block: Block) -> nn.ModuleDict:
+    def adapt(self, block: Block, stage: int) -> nn.ModuleDict:
         beside = nn.ModuleDict()
         for site in sites_of(block, self):
             beside[site] = adaptformer.ParallelBottleneck(

@@ -9,6 +9,7 @@ ask the tuner; nothing is guessed from a parameter's name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from .checkpointing import (
 from .folding import Change, Unmergeable, merged
 from .holding import modules_to_hold
 from .patterns import UNFREEZE, asked_for, matching, tensors_that_train
+from .placement import chosen_layers
 from .weights import CHILD, KnowsWeights, tensors_of
 
 
@@ -322,18 +324,39 @@ class Tuner(KnowsWeights, nn.Module, ABC):
 class BlockTuner(Tuner):
     """Base of the methods that add one module to each block.
 
-    These are ``stages[stage][block]``.
+    These are ``stages[stage][block]``, empty ones where ``layers`` leaves a
+    block out.
+
+    Args:
+        layers: Indices of the adapted blocks, counted through all stages
+            from 0; negative ones from the end. Defaults to all.
     """
 
+    def __init__(self, layers: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.layers = layers
+
     def build(self, trunk: Family) -> None:
+        chosen = chosen_layers(self.layers, trunk, type(self).__name__)
+        index = count()
         self.stages = nn.ModuleList(
-            nn.ModuleList(self.adapt(block) for block in stage.blocks)
-            for stage in trunk.stages
+            nn.ModuleList(
+                self.adapt(block, i)
+                if next(index) in chosen
+                else nn.ModuleDict()
+                for block in stage.blocks
+            )
+            for i, stage in enumerate(trunk.stages)
         )
 
     @abstractmethod
-    def adapt(self, block: Block) -> nn.Module:
-        """Hook one block, and return what the method adds to it."""
+    def adapt(self, block: Block, stage: int) -> nn.Module:
+        """Hook one block, and return what the method adds to it.
+
+        Args:
+            block: The block.
+            stage: Index of its stage.
+        """
 
 
 def tuners_of(model: nn.Module) -> dict[str, Tuner]:

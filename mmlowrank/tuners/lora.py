@@ -10,14 +10,15 @@ from ..nn import lora
 from ..registry import TUNERS
 from .base import BlockTuner
 from .folding import Change, compute_folded, plain_kind
+from .placement import check_sites, ranks_of
 
 
 @TUNERS.register_module()
 class LoRA(BlockTuner):
     """Low-rank updates of the query and value projections of every block.
 
-    Also of other linear layers and of convolutions, by ``targets``. A
-    backbone that has none of the targets, as a ResNet has no q and v, gets
+    Also of other linear layers and of convolutions, by ``sites``. A
+    backbone that has none of the sites, as a ResNet has no q and v, gets
     updates of all its linear layers and convolutions.
 
     The updates are ``tuner.stages[stage][block]`` where only a fused
@@ -25,46 +26,53 @@ class LoRA(BlockTuner):
     ``tuner.stages[stage][block][name of the layer]``.
 
     Args:
-        rank: Rank of the update of each target.
+        rank: Rank of the update of each site; one number, or one for each
+            stage.
         alpha: Scale of the update times ``rank``. Defaults to ``rank``;
             ``alpha=1`` is what the E3VA authors' later public code does.
-        targets: Some of ``'q'``, ``'k'``, ``'v'``, and names of layers:
+        sites: Some of ``'q'``, ``'k'``, ``'v'``, and names of linear layers:
             ``'proj'``, ``'fc1'``, ``'fc2'`` in a transformer, ``'conv1'`` and
             so on in a ResNet.
+        layers: Indices of the blocks that are updated, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
 
     Raises:
-        ValueError: If the backbone has no such layers, or the rank does not
-            fit one.
+        ValueError: If the backbone has no such sites or blocks, or the rank
+            does not fit one.
     """
 
     needs = ('linears',)
 
     def __init__(
         self,
-        rank: int = 64,
+        rank: int | Sequence[int] = 64,
         alpha: float | None = None,
-        targets: Sequence[str] = ('q', 'v'),
+        sites: Sequence[str] = ('q', 'v'),
+        layers: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        self.options = dict(rank=rank, alpha=alpha, targets=targets)
+        super().__init__(layers)
+        self.rank = rank
+        self.alpha = alpha
+        self.sites = sites
 
     def build(self, trunk: Family) -> None:
         known = {*lora.PARTS, *(n for b in trunk.blocks for n in _layers(b))}
         known.discard('qkv')
-        targets = self.options['targets']
-        if not targets or not {*targets} <= known:
-            raise ValueError(
-                f'LoRA targets must be some of {tuple(sorted(known))}, got '
-                f'{targets}'
-            )
+        self.sites = check_sites(self.sites, 'LoRA', sorted(known))
+        self._ranks = ranks_of(self.rank, trunk, 'LoRA')
         chosen = [self._chosen(block) for block in trunk.blocks]
         self._everywhere = not any(chosen)
         super().build(trunk)
+        if not self.changes:
+            raise ValueError(
+                f'LoRA has layers={self.layers}, and none of these '
+                f'blocks has one of sites={self.sites}: choose others'
+            )
 
-    def adapt(self, block: Block) -> nn.Module:
+    def adapt(self, block: Block, stage: int) -> nn.Module:
         layers = _layers(block)
-        rank, alpha, targets = self.options.values()
-        parts = tuple(t for t in targets if t in lora.PARTS)
+        rank, alpha = self._ranks[stage], self.alpha
+        parts = tuple(site for site in self.sites if site in lora.PARTS)
         updates = nn.ModuleDict()
         for name in layers if self._everywhere else self._chosen(block):
             layer = layers[name]
@@ -78,11 +86,11 @@ class LoRA(BlockTuner):
         return updates['qkv'] if updates.keys() == {'qkv'} else updates
 
     def _chosen(self, block: Block) -> list[str]:
-        """Return the names of the layers that are targets."""
-        targets = {*self.options['targets']}
-        if targets & {*lora.PARTS}:
-            targets.add('qkv')
-        return [name for name in _layers(block) if name in targets]
+        """Return the names of the layers that the sites are in."""
+        sites = {*self.sites}
+        if sites & {*lora.PARTS}:
+            sites.add('qkv')
+        return [name for name in _layers(block) if name in sites]
 
     def _update(self, layer: Layer, update: nn.Module) -> None:
         plain = plain_kind(layer.module) in (nn.Linear, nn.Conv2d)

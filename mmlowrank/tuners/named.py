@@ -5,11 +5,13 @@ the tuner is attached; what they stand for is an explicit list from then on.
 """
 
 import re
+from collections.abc import Sequence
 
 from ..families import Family
 from ..registry import TUNERS
 from .base import Tuner
 from .patterns import below
+from .placement import chosen_layers
 from .roles import norm_tensors
 
 
@@ -54,32 +56,30 @@ class NormTuning(StockTuner):
 
 @TUNERS.register_module()
 class Partial(StockTuner):
-    """Train the last blocks (PARTIAL-1 of the E3VA paper is one block).
+    """Train some blocks (PARTIAL-1 of the E3VA paper trains the last).
 
     A trained block behaves as in full tuning, stochastic depth included;
     the output norms stay frozen.
 
     Args:
-        blocks: How many of the last blocks train.
+        layers: Indices of the blocks that train, counted through all stages
+            from 0; negative ones from the end. None means all.
 
     Raises:
-        ValueError: If the backbone has fewer blocks.
+        ValueError: If there is no such block.
     """
 
     needs = ('blocks',)
 
     def __init__(
         self,
-        blocks: int = 1,
+        layers: Sequence[int] | None = (-1,),
     ) -> None:
         super().__init__()
-        self.blocks = blocks
+        self.layers = layers
 
     def trained_stock(self, trunk: Family) -> list[str]:
-        blocks = [block.module for block in trunk.blocks]
-        if not 1 <= self.blocks <= len(blocks):
-            raise ValueError(
-                f'Partial blocks={self.blocks}, but the backbone has '
-                f'{len(blocks)} blocks'
-            )
-        return below(trunk.path(block) for block in blocks[-self.blocks :])
+        return below(
+            trunk.path(trunk.blocks[index].module)
+            for index in chosen_layers(self.layers, trunk, 'Partial')
+        )

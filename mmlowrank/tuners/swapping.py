@@ -5,18 +5,21 @@ computes with what is added; elsewhere the stock code runs, behind a hook or
 with changed weights.
 """
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mmengine.logging import print_log
 from torch import nn
 
-from ..families import Family, Layer, Norm
+from ..families import Block, Family, Layer, Norm
 from ..nn.kernels.autograd import traced
 from ..nn.rlrr import Rescaling
 from ..nn.ssf import ScaleShift
 from .base import Tuner
 from .folding import Change, compute_folded, plain_kind
 from .patterns import below
+from .placement import chosen_layers
 from .roles import keeps_statistics
 from .swapped import RLRRLinear, SSFConv2d, SSFLayerNorm, SSFLinear
 
@@ -37,17 +40,31 @@ class SwappingTuner(Tuner):
 
     Attributes:
         init: Of the scales and shifts.
+        layers: Indices of the adapted blocks, or None.
     """
 
     needs = ('linears',)
     tune_norms = True
     init: str
+    layers: Sequence[int] | None
     # Whether one of the norms may be replaced.
     _replaceable = False
 
     def trained_stock(self, trunk: Family) -> list[str]:
         several = len(trunk.output_norms) > 1
         return below(trunk.output_norms) if several and self.tune_norms else []
+
+    @abstractmethod
+    def adapt(self, block: Block) -> nn.ModuleDict:
+        """Adapt one block, and return what is added to it."""
+
+    def adapt_blocks(self, trunk: Family) -> nn.ModuleList:
+        """Adapt the blocks of ``layers``; the others get an empty module."""
+        chosen = chosen_layers(self.layers, trunk, type(self).__name__)
+        return nn.ModuleList(
+            self.adapt(block) if i in chosen else nn.ModuleDict()
+            for i, block in enumerate(trunk.blocks)
+        )
 
     def scale_output(self, trunk: Family) -> None:
         """Scale and shift the single output norm, if there is one."""
