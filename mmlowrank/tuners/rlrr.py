@@ -85,7 +85,8 @@ class RLRR(SwappingTuner):
         )
         if not trunk.hierarchical and 'patch' in self.sites:
             projection, _ = trunk.embedding
-            self.patch = self.scale_patch(projection)
+            if projection is not None:
+                self.patch = self.scale_patch(projection)
         self.scale_output(trunk)
         if self.branch_dropout:
             self._drop_branches(trunk.blocks)
