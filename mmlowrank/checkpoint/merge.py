@@ -133,9 +133,9 @@ def _without_stacks(
     )
     kept = {n: t for n, t in state_dict.items() if not n.startswith(owners)}
     for path, linear in linears.items():
-        kept[f'{path}.weight'], bias = linear.effective()
+        kept[f'{path}{linear.joint}weight'], bias = linear.effective()
         if bias is not None:
-            kept[f'{path}.bias'] = bias
+            kept[f'{path}{linear.joint}bias'] = bias
     return kept
 
 

@@ -1,5 +1,6 @@
 """The stock model that a builder of ours changes, and its config."""
 
+import copy
 from typing import Any
 
 from mmengine.config import ConfigDict
@@ -19,8 +20,9 @@ def build_model(model: str | dict, **kwargs: Any) -> nn.Module:
         TypeError: If arguments stand beside a whole config.
     """
     # A ConfigDict even where Python code passed a dict: stock models read
-    # their parts as attributes.
-    return ROOT_MODELS.build(ConfigDict(model_config(model, **kwargs)))
+    # their parts as attributes. A copy: DETRs write into theirs.
+    config = copy.deepcopy(model_config(model, **kwargs))
+    return ROOT_MODELS.build(ConfigDict(config))
 
 
 def model_config(model: str | dict, **kwargs: Any) -> dict:
