@@ -16,7 +16,6 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..tuners import CHILD, Tuner, tuners_of
-from ..tuners.written import checkpoint_of
 from .adapter_file import AdapterError, AdapterFile, fingerprint
 from .plain_values import plain
 
@@ -173,14 +172,14 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
         _refuse(f'{file} was trained with other arguments of {kind}', problems)
     base = base_of(tuner)
     if base != saved['base'] and not tuner.has_base():
-        tuner.init_backbone_weights()
+        tuner.load_base()
         base = base_of(tuner)
     if base != saved['base']:
         _refuse(
             f'{file} was trained on other frozen weights',
             [
                 f'those of {saved.get("init_cfg") or "no file"} there, of '
-                f'{checkpoint_of(tuner.backbone) or "no file"} here',
+                f'{tuner.source or "no file"} here',
                 f'fingerprint {saved["base"][:12]} there, {base[:12]} here',
             ],
         )

@@ -31,8 +31,8 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from ..tuners import CHILD, Tuner, tuners_of
+from ..tuners.weights import load_part
 from ..tuners.wrappers import unwrapped
-from ..tuners.written import checkpoint_of
 from ..version import __version__
 from . import adapter_file
 from .adapter_checks import (
@@ -193,13 +193,15 @@ def _stock(tuner: Tuner) -> nn.Module:
     backbone, stock = tuner.backbone, tuner.build_stock()
     frozen = tuner.frozen()
     changed = [name for name in tuner.stock_weights() if name not in frozen]
-    if changed and checkpoint_of(stock) is None:
+    if changed and tuner.source is None:
         raise RuntimeError(
             f'{tuner.title} trained {changed[0]} of the backbone '
             f'({len(changed)} tensors in all), and no init_cfg names the '
             'weights that it started from: set it in the config'
         )
-    if changed:
+    if changed and tuner.part_of is not None:
+        load_part(stock, *tuner.part_of)
+    elif changed:
         stock.init_weights()
     device = next(backbone.parameters()).device
     stock.to(device).train(backbone.training)
@@ -297,7 +299,7 @@ def _describe(model: nn.Module) -> dict[str, Any]:
                 type=tuner.title,
                 arguments=plain(dict(tuner.arguments)),
                 base=base_of(tuner),
-                init_cfg=checkpoint_of(tuner.backbone),
+                init_cfg=tuner.source,
             )
             for path, tuner in tuners_of(model).items()
         },

@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from ..nn import lora
 from ..tuners import LoRA, tuners_of
 from ..tuners.wrappers import unwrapped
-from ..tuners.written import checkpoint_of
 from .adapter_checks import difference
 from .adapter_file import AdapterError, damaged
 from .whole_file import whole_file
@@ -148,8 +147,8 @@ def load_peft(model: nn.Module, folder: str | os.PathLike) -> None:
             f'{update.scale:g} is not; it takes '
             f'{_fitting(pairs, rank, sites, scale)}'
         )
-    if checkpoint_of(tuner.backbone) and not tuner.has_base():
-        tuner.init_backbone_weights()
+    if tuner.source and not tuner.has_base():
+        tuner.load_base()
     with torch.no_grad():
         for path, (A, B) in found.items():
             updates[path].A.copy_(A)

@@ -20,7 +20,6 @@ from ..checkpoint.whole_file import whole_file
 from ..registry import HOOKS
 from ..tuners import tuners_of
 from ..tuners.wrappers import unwrapped
-from ..tuners.written import checkpoint_of
 from .replay import PROCESSES, states_of_processes
 
 SUFFIX = '.safetensors'
@@ -83,7 +82,7 @@ class AdapterCheckpointHook(CheckpointHook):
         model = unwrapped(runner.model)
         loaded_over, self._bases = self._bases, _bases(model)
         named = loaded_over in (None, self._bases) and all(
-            checkpoint_of(tuner.backbone) and tuner.has_base()
+            tuner.source and tuner.has_base()
             for tuner in tuners_of(model).values()
         )
         if not self.full and not named:

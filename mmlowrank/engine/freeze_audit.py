@@ -1,12 +1,13 @@
 """A hook that shows what trains, and proves it around the first step."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from mmengine.hooks import Hook
 from torch import nn
 
 from ..registry import HOOKS
-from ..tuners import CHILD, checkpoint_parts, tuners_of
+from ..tuners import checkpoint_parts, tuners_of
 from ..tuners.roles import keeps_statistics
 from ..tuners.wrappers import unwrapped
 
@@ -17,7 +18,7 @@ class FreezeAuditHook(Hook):
 
     Columns: trainable and frozen parameters, parameters in the optimizer,
     and layers whose running statistics move. A row for each part of the
-    model; a tuned backbone has one for its stock part and one for its tuner.
+    model; a tuned part has one for what is stock and one for each tuner.
 
     The ``activation_checkpointing`` of the config is taken over: mmengine's
     own is the re-entrant kind, which drops the gradients of a tuner.
@@ -104,25 +105,21 @@ def audit_table(model: nn.Module, optimized: set[int]) -> str:
 def _rows(model: nn.Module, optimized: set[int]) -> list[tuple[str, list]]:
     rows = []
     for name, part in model.named_children():
-        tuner = tuners_of(part).get(CHILD)
-        if tuner is None:
-            rows.append((name, _counts(part, None, optimized)))
-            continue
-        rows.append((f'{name} (stock)', _counts(part, tuner, optimized)))
-        rows.append(
-            (
-                f'{name}.tuner ({tuner.title})',
-                _counts(tuner, None, optimized),
-            )
-        )
+        tuners = tuners_of(part)
+        stock = f'{name} (stock)' if tuners else name
+        rows.append((stock, _counts(part, tuners.values(), optimized)))
+        rows += [
+            (f'{name}.{path} ({tuner.title})', _counts(tuner, (), optimized))
+            for path, tuner in tuners.items()
+        ]
     return [(name, counts) for name, counts in rows if any(counts)]
 
 
 def _counts(
-    module: nn.Module, without: nn.Module | None, optimized: set[int]
+    module: nn.Module, without: Iterable[nn.Module], optimized: set[int]
 ) -> list[int]:
     """Return trainable, frozen, in optimizer, layers with moving stats."""
-    skipped = set(without.modules()) if without is not None else set()
+    skipped = {part for tuner in without for part in tuner.modules()}
     modules = [m for m in module.modules() if m not in skipped]
     parameters = {
         id(p): p for m in modules for p in m.parameters(recurse=False)

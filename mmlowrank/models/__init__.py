@@ -27,6 +27,7 @@ from .tuned_backbone import (
     SwinSSF,
     TunedBackbone,
 )
+from .tuned_model import TunedModel
 
 __all__ = [
     'AdaMixer',
@@ -52,4 +53,5 @@ __all__ = [
     'SwinSSF',
     'TrainedEMA',
     'TunedBackbone',
+    'TunedModel',
 ]

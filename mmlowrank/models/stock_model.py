@@ -17,7 +17,6 @@ def build_model(model: str | dict, **kwargs: Any) -> nn.Module:
 
     Raises:
         KeyError: If the type is unknown in this scope.
-        TypeError: If arguments stand beside a whole config.
     """
     # A ConfigDict even where Python code passed a dict: stock models read
     # their parts as attributes. A copy: DETRs write into theirs.
@@ -32,15 +31,10 @@ def model_config(model: str | dict, **kwargs: Any) -> dict:
         model: As there.
         **kwargs: As there.
 
-    Raises:
-        TypeError: If arguments stand beside a whole config.
+    Returns:
+        With what stands beside a whole config, as the ``data_preprocessor``
+        that mmengine's runner puts there, where the config has it not.
     """
     if not isinstance(model, dict):
         return dict(kwargs, type=model)
-    if kwargs:
-        raise TypeError(
-            f'model is a whole config, so {", ".join(sorted(kwargs))} '
-            'must stand in it; or let model be the type alone, e.g. '
-            "model='DINO', with the other arguments beside it"
-        )
-    return dict(model)
+    return dict(kwargs, **model)

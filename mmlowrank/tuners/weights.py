@@ -1,8 +1,10 @@
 """What a tuner knows of the weights of its backbone: who wrote them."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
+from mmengine.model import initialize
 from torch import Tensor, nn
 
 from ..nn.kernels.autograd import traced
@@ -23,6 +25,9 @@ class KnowsWeights:
 
     def watch_weights(self) -> None:
         """Look from now on at who writes the stock weights."""
+        # Checkpoint of the whole model, and what the names of this part of
+        # it begin with, where weights come from one.
+        self.part_of: tuple[str, str] | None = None
         # A TIMMBackbone may have loaded them when it was built, and says so.
         built = getattr(self.backbone, '_is_init', False)
         self._unwritten = Unwritten({} if built else self.stock_weights())
@@ -43,11 +48,8 @@ class KnowsWeights:
                 a frozen weight at its random start.
         """
         stock = self.backbone
-        # Not there while the whole model is being initialised.
-        tuner = stock._modules.pop(CHILD, None)
-        loaded = self._loaded
         try:
-            with self._unwritten.drawing(stock, self.stock_weights):
+            with self.aside():
                 type(stock).init_weights(stock)
         except RuntimeError as error:
             if checkpoint_of(stock) is None:
@@ -59,14 +61,39 @@ class KnowsWeights:
                 'from (of a Swin: embed_dims, num_heads, patch_size or '
                 'in_channels), or take another checkpoint'
             ) from error
+        for method in self.methods:
+            method.follow_stock()
+        if checkpoint_of(stock) is not None:
+            self.report_unwritten()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Be out of reach while stock code initialises the backbone."""
+        stock = self.backbone
+        # Not there while the whole model is being initialised.
+        tuner = stock._modules.pop(CHILD, None)
+        loaded = self._loaded
+        try:
+            with self._unwritten.drawing(stock, self.stock_weights):
+                yield
         finally:
             if tuner is not None:
                 stock._modules[CHILD] = tuner
             self._loaded = loaded
-        for method in self.methods:
-            method.follow_stock()
-        if checkpoint_of(stock) is not None:
-            self._report_unwritten()
+
+    @property
+    def source(self) -> str | None:
+        """The checkpoint that the config names for the stock weights."""
+        if self.part_of is not None:
+            return self.part_of[0]
+        return checkpoint_of(self.backbone)
+
+    def load_base(self) -> None:
+        """Load the stock weights that the config names."""
+        if self.part_of is None:
+            self.init_backbone_weights()
+        else:
+            load_part(self.backbone, *self.part_of)
 
     def check_weights(self) -> None:
         """Check that something wrote the frozen weights, once a loading.
@@ -79,7 +106,7 @@ class KnowsWeights:
                 at their random start.
         """
         if not self._weights_checked:
-            self._report_unwritten()
+            self.report_unwritten()
             self._weights_checked = True
 
     def _drawn(self) -> list[str]:
@@ -95,9 +122,9 @@ class KnowsWeights:
             if name not in norms or name not in parameters
         ]
 
-    def _report_unwritten(self) -> None:
-        names = self._drawn()
-        source = checkpoint_of(self.backbone)
+    def report_unwritten(self) -> None:
+        """Say which stock weights nothing has written; see :func:`report`."""
+        names, source = self._drawn(), self.source
         if source is None and self._loaded:
             source = 'the checkpoint that was loaded into the model'
         frozen = [name for name in names if name not in self.owned()]
@@ -136,6 +163,20 @@ def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield name -> parameter or buffer."""
     yield from module.named_parameters()
     yield from module.named_buffers()
+
+
+def load_part(module: nn.Module, checkpoint: str, prefix: str) -> None:
+    """Load a part of a model from a checkpoint of the whole.
+
+    Args:
+        module: The part.
+        checkpoint: File or URL.
+        prefix: What its names begin with in the checkpoint.
+    """
+    initialize(
+        module,
+        dict(type='Pretrained', checkpoint=checkpoint, prefix=prefix),
+    )
 
 
 def _first_lines(error: Exception) -> str:

@@ -74,11 +74,16 @@ def checkpoint_of(module: nn.Module) -> str | None:
     Args:
         module: A module of mmengine; ``init_cfg`` is a dict or a list.
     """
-    cfgs = getattr(module, 'init_cfg', None) or []
-    cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
+    cfgs = init_cfgs(module)
     named = next((c['checkpoint'] for c in cfgs if c.get('checkpoint')), None)
     # Without what a reader of foreign files put before it.
     return named and re.sub(r'^\w+\[[^]]*\]:', '', str(named))
+
+
+def init_cfgs(module: nn.Module) -> list[dict]:
+    """Return the ``init_cfg`` of a module of mmengine as a list."""
+    cfgs = getattr(module, 'init_cfg', None) or []
+    return [cfgs] if isinstance(cfgs, dict) else [*cfgs]
 
 
 def report(
