@@ -45,7 +45,7 @@ def build_on_meta(cfg: Config) -> nn.Module:
         return MODELS.build(cfg.model)
 
 
-def count_parameters(cfg: Config) -> dict[str, int]:
+def count_parameters(cfg: Config) -> dict[str, Any]:
     """Count the parameters of a config's model.
 
     Returns:
@@ -53,7 +53,8 @@ def count_parameters(cfg: Config) -> dict[str, int]:
         ``backbone_added``: those the tuner adds to the stock backbone;
         ``backbone_stock``: those of the stock backbone;
         ``model_trainable`` and ``model_total``: of the whole model. What
-        ``optim_wrapper.freeze`` names is not counted as trainable.
+        ``optim_wrapper.freeze`` names is not counted as trainable. And
+        ``parts``: name of each direct child that has parameters -> how many.
 
     Raises:
         ValueError: If the model has no backbone.
@@ -72,12 +73,17 @@ def count_parameters(cfg: Config) -> dict[str, int]:
         for tensor in tuner.added().values()
         if isinstance(tensor, nn.Parameter)
     ]
+    parts = {
+        name: _size(child.parameters())
+        for name, child in model.named_children()
+    }
     return {
         'backbone_trainable': _size(backbone.parameters(), trainable=True),
         'backbone_added': _size(added),
         'backbone_stock': _size(backbone.parameters()) - _size(added),
         'model_trainable': _size(model.parameters(), trainable=True),
         'model_total': _size(model.parameters()),
+        'parts': {name: size for name, size in parts.items() if size},
     }
 
 

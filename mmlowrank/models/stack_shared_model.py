@@ -88,11 +88,15 @@ def StackSharedModel(
 def stock_model_config(model: dict) -> dict:
     """Return the config of the stock model that a merged checkpoint is for.
 
+    Without its checkpoint: the weights are those of the shared model.
+
     Args:
         model: Config of a :func:`StackSharedModel`.
     """
     stock = {k: v for k, v in model.items() if k not in ('type', 'stacks')}
-    return model_config(**stock)
+    stock = model_config(**stock)
+    stock.pop('init_cfg', None)
+    return stock
 
 
 def _share_stack(model: nn.Module, path: str, options: dict) -> None:

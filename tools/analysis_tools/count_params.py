@@ -1,7 +1,7 @@
 """Count what a config trains, without a GPU and without its weights.
 
 python tools/analysis_tools/count_params.py CONFIG [CONFIG ...] [--tuner NAME]
-    [--json]
+    [--parts] [--json]
 """
 
 import argparse
@@ -15,6 +15,9 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('configs', nargs='+', help='config files')
+    parser.add_argument(
+        '--parts', action='store_true', help='also neck, decoder, head, ...'
+    )
     parser.add_argument('--json', action='store_true', help='print JSON')
     add_arguments(parser)
     return parser.parse_args()
@@ -44,6 +47,8 @@ def main() -> None:
             f'  model, trainable     {whole:>14,}'
             f'  {100 * whole / counts["model_total"]:7.3f} % of the model'
         )
+        for name, size in counts['parts'].items() if args.parts else ():
+            print(f'    {name:<18} {size:>14,}')
 
 
 if __name__ == '__main__':

@@ -6,14 +6,15 @@ python tools/model_converters/merge.py CONFIG CHECKPOINT OUT [--size 224]
 A backbone tuned by a method that is linear in its inputs (LoRA, RLRR, SSF,
 FacT, ARC) or trains stock tensors only (Full, BitFit, ...) becomes the stock
 backbone, which needs no mmlowrank; other methods are refused with the
-reason. A decoder with LORS becomes plain AdaMixer, a StackSharedViT
-mmpretrain's VisionTransformer. OUT is loaded into the plain model and run
+reason. A decoder with LORS becomes plain AdaMixer, a StackSharedViT or a
+StackSharedModel the stock model. OUT is loaded into the plain model and run
 before it gets its name; what changes in the config is printed. If OUT is the
 name of a folder, it gets checkpoint.pth and a config.py for testing and for
 inferencers, neither of which needs mmlowrank.
 """
 
 import argparse
+import copy
 from pathlib import Path
 
 import mmcv
@@ -26,6 +27,7 @@ from mmlowrank.checkpoint.adapter_file import AdapterError
 from mmlowrank.checkpoint.converting import add_arguments, build
 from mmlowrank.checkpoint.loading import load_exactly
 from mmlowrank.checkpoint.merge import (
+    Merged,
     backbone_of,
     merge,
     plain_config,
@@ -33,7 +35,10 @@ from mmlowrank.checkpoint.merge import (
 )
 from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.engine import tuned_config
+from mmlowrank.models.stack_shared_model import stock_model_config
 from mmlowrank.models.tuned_backbone import stock_config
+from mmlowrank.registry import MODELS as OURS
+from mmlowrank.registry import type_name
 from mmlowrank.tuners import CannotMerge
 
 
@@ -79,6 +84,31 @@ def image(
     return model.data_preprocessor(data)['inputs']
 
 
+def plain_model(model: dict, merged: Merged) -> tuple[dict, dict]:
+    """Return the config of the plain model, and what is new in it.
+
+    Args:
+        model: Config of the model that was merged.
+        merged: What came of it.
+    """
+    model, changed = dict(model), {}
+    if type_name(model['type'], OURS) == 'StackSharedModel':
+        model = stock_model_config(model)
+        changed['type'] = model['type']
+    backbone = model.get('backbone')
+    if backbone and type_name(backbone['type'], OURS) == 'StackSharedModel':
+        changed['backbone'] = stock_model_config(backbone)
+    elif merged.tuners or (
+        backbone and type_name(backbone['type'], OURS) == 'StackSharedViT'
+    ):
+        changed['backbone'] = stock_config(backbone)
+    if merged.lors:
+        changed['decoder'] = dict(
+            model['decoder'], lors_adaptive=None, lors_static=None
+        )
+    return {**model, **changed}, changed
+
+
 def main() -> None:
     """Merge."""
     args = parse_args()
@@ -94,21 +124,15 @@ def write(args: argparse.Namespace) -> None:
         checkpoint = load_exactly(tuned, args.checkpoint)
     except (AdapterError, RuntimeError) as error:
         raise SystemExit(str(error)) from None
-    changed = {}
     try:
         merged = merge(tuned)
-        if merged.tuners or merged.stack:
-            changed['backbone'] = stock_config(cfg.model.backbone)
+        model, changed = plain_model(cfg.model, merged)
     except (CannotMerge, ValueError) as error:
         raise SystemExit(str(error)) from None
-    if merged.lors:
-        changed['decoder'] = dict(
-            cfg.model.decoder, lors_adaptive=None, lors_static=None
-        )
-    # In place of the old ones: a config's own update() mixes them.
-    for name, part in changed.items():
-        cfg.model[name] = ConfigDict(part)
-    plain = MODELS.build(cfg.model)
+    # In place of the old one: a config's own update() mixes them.
+    cfg.model = ConfigDict(model)
+    # A copy: DETRs write into their config.
+    plain = MODELS.build(copy.deepcopy(cfg.model))
     meta = dict(dataset_meta=checkpoint.get('meta', {}).get('dataset_meta'))
     x = image(plain, args.size, args.image)
     folder = args.out.suffix != '.pth'
@@ -125,6 +149,8 @@ def write(args: argparse.Namespace) -> None:
         f'differ by at most {difference:.1e} of the largest. In the config, '
         f'the model now has\n{Config(changed).pretty_text}'
     )
+    if 'type' in changed:
+        print('and no longer the arguments "model" and "stacks"')
     if merged.stays:
         print(f'The backbone stays as it was: {merged.stays}')
     if folder:
