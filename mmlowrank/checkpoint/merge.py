@@ -228,22 +228,62 @@ def largest_difference(
     """Compare what two models compute, in evaluation mode.
 
     Of a detector whose decoder or head has LORS, these are class scores and
-    boxes of each stage; of others, whose heads are the same, what the
-    backbones return.
+    boxes of each stage; of others what the backbones return, and each layer
+    elsewhere that a tuner changes. These are compared one by one: a detector
+    that takes the best of its queries may take others for a rounding error.
 
     Returns:
         max |difference| / max |output|, the worst over the outputs.
     """
     one.eval(), other.eval()
     whole = bool(_linears_behind_the_backbone(one))
-    return max(
-        ((a - b).abs().max() / a.abs().max()).item()
-        for a, b in zip(
+    pairs = [
+        *zip(
             _outputs(one, images, whole),
             _outputs(other, images, whole),
             strict=True,
+        ),
+        *_outputs_elsewhere(one, other),
+    ]
+    return max(((a - b).abs().max() / a.abs().max()).item() for a, b in pairs)
+
+
+def _outputs_elsewhere(
+    one: nn.Module, other: nn.Module
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what both make of random inputs where a tuner changes layers."""
+    generator = torch.Generator().manual_seed(0)
+    for path, tuner in tuners_of(one).items():
+        if tuner.backbone is backbone_of(one):
+            continue
+        for change in tuner.linear_changes():
+            layer = change.layer.module
+            inputs = _random_inputs(layer, generator)
+            name = f'{path.removesuffix(CHILD)}{change.layer.path}'
+            outputs = (m(*inputs) for m in (layer, other.get_submodule(name)))
+            yield from zip(*map(_tensors, outputs), strict=True)
+
+
+def _random_inputs(
+    layer: nn.Module, generator: torch.Generator
+) -> list[Tensor]:
+    """Return what a layer that is known by its kind can read."""
+    if isinstance(layer, nn.MultiheadAttention):
+        shapes = [(7, 1, w) for w in (layer.embed_dim, layer.kdim, layer.vdim)]
+        if layer.batch_first:
+            shapes = [(1, 7, width) for _, _, width in shapes]
+    elif isinstance(layer, nn.Conv2d):
+        sizes = (
+            d * (k - 1) + 8
+            for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
         )
-    )
+        shapes = [(1, layer.in_channels, *sizes)]
+    else:
+        shapes = [(7, layer.in_features)]
+    weight = next(layer.parameters())
+    return [
+        torch.randn(shape, generator=generator).to(weight) for shape in shapes
+    ]
 
 
 def _linears_behind_the_backbone(model: nn.Module) -> set[LORSLinear]:

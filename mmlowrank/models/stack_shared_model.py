@@ -33,7 +33,7 @@ from .stacks import (
     sites_of,
     start_as,
 )
-from .stock_model import build_model, model_config
+from .stock_model import build_model
 
 
 @MODELS.register_module()
@@ -83,20 +83,6 @@ def StackSharedModel(
             _init_weights, built, built.init_weights, tuple(stacks)
         )
     return built
-
-
-def stock_model_config(model: dict) -> dict:
-    """Return the config of the stock model that a merged checkpoint is for.
-
-    Without its checkpoint: the weights are those of the shared model.
-
-    Args:
-        model: Config of a :func:`StackSharedModel`.
-    """
-    stock = {k: v for k, v in model.items() if k not in ('type', 'stacks')}
-    stock = model_config(**stock)
-    stock.pop('init_cfg', None)
-    return stock
 
 
 def _share_stack(model: nn.Module, path: str, options: dict) -> None:

@@ -7,6 +7,9 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
+# Builder of ours -> its argument besides those of the stock model.
+WRAPPERS = {'TunedModel': 'tuners', 'StackSharedModel': 'stacks'}
+
 
 def build_model(model: str | dict, **kwargs: Any) -> nn.Module:
     """Build a stock model in the scope that is building.
@@ -38,3 +41,17 @@ def model_config(model: str | dict, **kwargs: Any) -> dict:
     if not isinstance(model, dict):
         return dict(kwargs, type=model)
     return dict(kwargs, **model)
+
+
+def stock_model_config(model: dict) -> dict:
+    """Return the config of the stock model that a merged checkpoint is for.
+
+    Without a checkpoint: the weights are those of the merged model.
+
+    Args:
+        model: Config of one of ``WRAPPERS``.
+    """
+    own = ('type', *WRAPPERS.values())
+    stock = model_config(**{k: v for k, v in model.items() if k not in own})
+    stock.pop('init_cfg', None)
+    return stock

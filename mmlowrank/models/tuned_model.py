@@ -90,20 +90,6 @@ def TunedModel(
     return built
 
 
-def stock_model_config(model: dict) -> dict:
-    """Return the config of the stock model inside a tuned one.
-
-    Without its checkpoint: the weights are those of the tuned model.
-
-    Args:
-        model: Config of a ``TunedModel``.
-    """
-    own = ('type', 'tuners')
-    stock = model_config(**{k: v for k, v in model.items() if k not in own})
-    stock.pop('init_cfg', None)
-    return stock
-
-
 def _init_weights(model: nn.Module, pretrained: list[dict]) -> None:
     """Run the stock ``init_weights``, out of reach of the tuners.
 

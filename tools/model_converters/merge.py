@@ -35,7 +35,7 @@ from mmlowrank.checkpoint.merge import (
 )
 from mmlowrank.checkpoint.trust import unpickling
 from mmlowrank.engine import tuned_config
-from mmlowrank.models.stack_shared_model import stock_model_config
+from mmlowrank.models.stock_model import WRAPPERS, stock_model_config
 from mmlowrank.models.tuned_backbone import stock_config
 from mmlowrank.registry import MODELS as OURS
 from mmlowrank.registry import type_name
@@ -92,15 +92,14 @@ def plain_model(model: dict, merged: Merged) -> tuple[dict, dict]:
         merged: What came of it.
     """
     model, changed = dict(model), {}
-    if type_name(model['type'], OURS) == 'StackSharedModel':
+    if type_name(model['type'], OURS) in WRAPPERS:
         model = stock_model_config(model)
         changed['type'] = model['type']
     backbone = model.get('backbone')
-    if backbone and type_name(backbone['type'], OURS) == 'StackSharedModel':
+    kind = backbone and type_name(backbone['type'], OURS)
+    if kind in WRAPPERS:
         changed['backbone'] = stock_model_config(backbone)
-    elif merged.tuners or (
-        backbone and type_name(backbone['type'], OURS) == 'StackSharedViT'
-    ):
+    elif kind == 'StackSharedViT' or (merged.tuners and kind in OURS):
         changed['backbone'] = stock_config(backbone)
     if merged.lors:
         changed['decoder'] = dict(
