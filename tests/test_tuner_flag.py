@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import MODELS, DefaultScope
 from pages import leave_layout_out
 
+from mmlowrank.analysis.counting import build_on_meta
 from mmlowrank.engine import launch, tuned_config
 from mmlowrank.engine.tuned_config import read
 from mmlowrank.registry import TUNERS
@@ -117,7 +118,7 @@ def test_every_file_of_the_folder_is_a_name():
         )
         assert one == other
         made = deepcopy(cfg)
-        tuned_config.tune(made, one)
+        tuned_config.tune(made, dict(backbone=[one]))
         # Nothing that describes the trunk is left with the tuner.
         kind = TUNERS.get(made.model.backbone.tuner.pop('type'))
         kind(**made.model.backbone.tuner)
@@ -167,7 +168,7 @@ def test_of_paramwise_cfg_stays_what_is_understood(capsys):
     stock = dict(kept, bias_lr_mult=2.0)
     model = dict(type='A', backbone=dict(type='B'))
     cfg = Config(dict(model=model, optim_wrapper=dict(paramwise_cfg=stock)))
-    tuned_config.tune(cfg, dict(type='BitFit'))
+    tuned_config.tune(cfg, dict(backbone=[dict(type='BitFit')]))
     assert cfg.optim_wrapper.paramwise_cfg == kept
     said = capsys.readouterr().err
     assert 'dropped paramwise_cfg.bias_lr_mult; kept' in said
@@ -176,7 +177,7 @@ def test_of_paramwise_cfg_stays_what_is_understood(capsys):
     wrapper = dict(constructor=ours, paramwise_cfg=kept)
     hooks = [dict(type='EMAHook'), dict(type='mmlowrank.FreezeAuditHook')]
     cfg = Config(dict(model=model, optim_wrapper=wrapper, custom_hooks=hooks))
-    tuned_config.tune(cfg, dict(type='BitFit'))
+    tuned_config.tune(cfg, dict(backbone=[dict(type='BitFit')]))
     assert cfg.optim_wrapper == wrapper
     assert cfg.custom_hooks == hooks
     assert not capsys.readouterr().err
@@ -188,9 +189,32 @@ def test_a_model_in_a_model():
     assert cfg.model.detector.backbone.tuner == dict(type='BitFit')
     inner = dict(type='A', backbone=dict(type='B'))
     cfg = Config(dict(model=dict(type='Wrapper', module=inner)))
-    tuned_config.tune(cfg, dict(type='BitFit'))
+    tuned_config.tune(cfg, dict(backbone=[dict(type='BitFit')]))
     assert cfg.model.module.backbone.type == 'mmlowrank.TunedBackbone'
     assert 'optim_wrapper' not in cfg
+
+
+def test_several_tuners_and_parts():
+    """Options go to the one whose number they have."""
+    cfg = tuned_config.read(DET, {'tuner.0.rank': 4}, ['lora-r64', 'bitfit'])
+    first, second = cfg.model.backbone.tuner
+    assert first == dict(type='LoRA', rank=4)
+    assert second == dict(type='BitFit')
+    assert cfg.model.backbone.stochastic_trunk
+    cfg = tuned_config.read(
+        DET, {'tuner.1.rank': 2}, ['fixed', 'neck=lora-all-r8']
+    )
+    assert (cfg.model.type, cfg.model.model) == (
+        'mmlowrank.TunedModel',
+        'MaskRCNN',
+    )
+    assert cfg.model.backbone.type == 'SwinTransformer'
+    assert cfg.model.tuners == dict(
+        backbone=dict(type='Fixed', stochastic_trunk=True),
+        neck=dict(type='LoRA', rank=2, sites=('.*',)),
+    )
+    model = build_on_meta(cfg)
+    assert {*tuners_of(model)} == {'backbone.tuner', 'neck.tuner'}
 
 
 NONE = "model = dict(type='CLIP', text_backbone=dict(type='A'))\n"
@@ -209,6 +233,8 @@ LEAF = 'lorand/cascade-mask-rcnn_swin-b_lorand-b2r8_3x_coco.py'
         (DET, 'lora-r64', ['tuner.rang=2'], 'rang.*; it has .*rank'),
         (DET, 'lora-r64', ['tuner.type=Lora'], 'is not a tuner of mmlowrank'),
         (DET, None, ['tuner.rank=2'], 'add --tuner NAME'),
+        (DET, 'lora-r64', ['tuner.1.rank=2'], 'names 1 tuners'),
+        (DET, ['bitfit', 'lora-r64'], ['tuner.rank=2'], r'tuner\.0\.rank='),
         (NONE, 'bitfit', [], 'finds no backbone.*put dict.type='),
         ("model = 'no'", 'bitfit', [], 'finds no backbone'),
         (STACKED, 'bitfit', [], "'StackSharedViT', mmlowrank's own"),

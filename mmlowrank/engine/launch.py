@@ -64,7 +64,9 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.work_dir = asked or cfg.get('work_dir') or by_name
     if args.tuner and not asked:
         # What the config says is the folder of the stock model's runs.
-        cfg.work_dir += f'_{Path(args.tuner).stem}'
+        for part, name in map(tuned_config.split_part, args.tuner):
+            of = '' if part == 'backbone' else f'{part}-'
+            cfg.work_dir += f'_{of}{Path(name).stem}'
     if args.launcher != 'none':
         _distribute(cfg)
     return cfg

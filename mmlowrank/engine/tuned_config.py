@@ -5,7 +5,9 @@ read: the backbone, the constructor of the optimizer's groups, and a hook.
 """
 
 import argparse
+import re
 import sys
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from .optim_constructor import KNOWN
 # As in a clone, so in a wheel.
 _FOLDER = Path(__file__).parents[1] / '.mim' / 'configs' / '_base_' / 'tuners'
 _OURS = 'TunerOptimWrapperConstructor'
+_BACKBONE = 'backbone'
+_OF_PART = re.compile(r'([A-Za-z_][\w.]*)=(.+)')
 # Where models that wrap another have it: SoftTeacher, ByteTrack, TTA.
 _INSIDE = ('detector', 'segmentor', 'module')
 
@@ -32,19 +36,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=DictAction,
         help='override settings of the config: key=value, e.g. '
         'model.backbone.rank=16 train_dataloader.batch_size=4; with --tuner, '
-        'tuner.rank=16 is for the tuner and model.backbone the stock one',
+        'tuner.rank=16 is for the tuner (of several, tuner.0.rank=16 for the '
+        'first) and model.backbone the stock one',
     )
     parser.add_argument(
         '--tuner',
-        help='tune the backbone of a stock config: the name of a file in '
-        'configs/_base_/tuners, e.g. lorand-b2r8, or a path to one of yours',
+        action='append',
+        metavar='[PART=]NAME',
+        help='tune the backbone of a stock config, or another part of the '
+        'model: the name of a file in configs/_base_/tuners, e.g. '
+        'lorand-b2r8 or decoder=lora-r8, or a path to one of yours. May be '
+        'given several times',
     )
 
 
 def read(
     config: str,
     options: dict[str, Any] | None = None,
-    tuner: str | None = None,
+    tuner: str | Sequence[str] | None = None,
 ) -> Config:
     """Read a config, apply options, and tune it where a tuner is named.
 
@@ -52,7 +61,7 @@ def read(
         config: File, or ``package::path``.
         options: Of ``--cfg-options``. What starts with ``tuner.`` changes
             the tuner, the rest the config before it is tuned.
-        tuner: Of ``--tuner``.
+        tuner: Of ``--tuner``, one or several.
 
     Raises:
         FileNotFoundError: If the config does not exist.
@@ -65,7 +74,8 @@ def read(
         )
     cfg = Config.fromfile(path)
     options = dict(options or {})
-    if tuner is None and 'tuner' in cfg:
+    named = [tuner] if isinstance(tuner, str) else [*(tuner or ())]
+    if not named and 'tuner' in cfg:
         # One of ours, as its base made it.
         cfg.merge_from_dict(options)
         return cfg
@@ -75,23 +85,53 @@ def read(
             '--cfg-options tuner=... is not one argument of the tuner: name '
             'one, e.g. tuner.rank=16, and the tuner with --tuner'
         )
-    if tuner is None and own:
+    if not named and own:
         raise SystemExit(
             f'--cfg-options {min(own)} changes what --tuner names: add '
             '--tuner NAME'
         )
     cfg.merge_from_dict(options)
-    if tuner is not None:
-        tune(cfg, _read_tuner(tuner, own))
+    if named:
+        tuners: dict[str, list[dict]] = {}
+        for (part, name), given in zip(
+            map(split_part, named), _divide(own, len(named)), strict=True
+        ):
+            tuners.setdefault(part, []).append(_read_tuner(name, given))
+        tune(cfg, tuners)
     return cfg
 
 
-def tune(cfg: Config, tuner: dict) -> None:
+def split_part(tuner: str) -> tuple[str, str]:
+    """Return the part of the model and the name of a ``--tuner``."""
+    match = _OF_PART.fullmatch(tuner)
+    return (match[1], match[2]) if match else (_BACKBONE, tuner)
+
+
+def _divide(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Return the options of each tuner, all as ``tuner.argument``."""
+    divided: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, value in options.items():
+        _, first, *rest = key.split('.')
+        if not first.isdecimal():
+            index, argument = 0, [first, *rest]
+        else:
+            index, argument = int(first), rest
+        if index >= count or (count > 1 and not first.isdecimal()):
+            raise SystemExit(
+                f'--cfg-options {key}: --tuner names {count} tuners; say '
+                f'which by its number from 0, e.g. tuner.0.{argument[0]}=...'
+            )
+        divided[index]['.'.join(['tuner', *argument])] = value
+    return divided
+
+
+def tune(cfg: Config, tuners: Mapping[str, Sequence[dict]]) -> None:
     """Change a stock config into a tuned one, in place.
 
     Args:
         cfg: Its model has a ``backbone``, or wraps one that has.
-        tuner: Config of a tuner; what it says of the trunk, such as
+        tuners: Part of that model, such as ``'backbone'`` -> configs of its
+            tuners. What they say of the trunk of a backbone, such as
             ``stochastic_trunk``, goes to ``TunedBackbone``.
 
     Raises:
@@ -108,24 +148,38 @@ def tune(cfg: Config, tuner: dict) -> None:
             "dict(type='mmlowrank.TunedBackbone', backbone=dict(...), "
             'tuner=dict(...)) where its backbone is'
         )
-    name = type_name(stock['type'], MODELS)
-    if name in MODELS.module_dict:
-        raise SystemExit(
-            f"--tuner needs a stock backbone, and this one is '{name}', "
-            "mmlowrank's own: leave --tuner out, or name the stock config"
-        )
-    trunk = GENERAL - {'backbone', 'tuner'}
-    model['backbone'] = ConfigDict(
-        type='mmlowrank.TunedBackbone',
-        backbone=stock,
-        tuner={key: tuner[key] for key in tuner if key not in trunk},
-        **{key: tuner[key] for key in tuner if key in trunk},
-    )
+    for what, part in (('backbone', stock), ('model', model)):
+        name = 'type' in part and type_name(part['type'], MODELS)
+        if name in MODELS.module_dict:
+            raise SystemExit(
+                f"--tuner needs a stock {what}, and this one is '{name}', "
+                "mmlowrank's own: leave --tuner out, or name the stock config"
+            )
+    if tuners.keys() == {_BACKBONE}:
+        model[_BACKBONE] = _tuned_backbone(stock, tuners[_BACKBONE])
+    else:
+        model['model'] = model['type']
+        model['type'] = 'mmlowrank.TunedModel'
+        model['tuners'] = {
+            part: found[0] if len(found) == 1 else [*found]
+            for part, found in tuners.items()
+        }
     _use_our_groups(cfg)
     hooks = cfg.get('custom_hooks') or []
     kinds = [hook['type'] for hook in hooks if isinstance(hook, dict)]
     if all(type_name(kind, HOOKS) != 'FreezeAuditHook' for kind in kinds):
         cfg.custom_hooks = [*hooks, dict(type='mmlowrank.FreezeAuditHook')]
+
+
+def _tuned_backbone(stock: dict, tuners: Sequence[dict]) -> ConfigDict:
+    trunk = GENERAL - {'backbone', 'tuner'}
+    own = [{k: v for k, v in t.items() if k not in trunk} for t in tuners]
+    return ConfigDict(
+        type='mmlowrank.TunedBackbone',
+        backbone=stock,
+        tuner=own[0] if len(own) == 1 else own,
+        **{k: v for t in tuners for k, v in t.items() if k in trunk},
+    )
 
 
 def _is_tuners(key: str) -> bool:
