@@ -50,6 +50,8 @@ _DISTRIBUTIONS = ('torch', 'onedl-mmengine', 'mmengine')
 # What the model had before any file was loaded.
 ORIGINAL = 'original'
 _ATTRIBUTE = '_mmlowrank_adapters'
+# What a module computes with.
+_SWITCHED = ('forward', '_modules', '_parameters', '_buffers')
 
 
 def save_adapter(
@@ -174,13 +176,17 @@ def disabled(model: nn.Module) -> Iterator[None]:
     """
     tuned = [t.backbone for t in tuners_of(unwrapped(model)).values()]
     stocks = [_stock(getattr(backbone, CHILD)) for backbone in tuned]
+    before = [{n: b.__dict__.get(n) for n in _SWITCHED} for b in tuned]
     for backbone, stock in zip(tuned, stocks, strict=True):
-        backbone.forward = stock.forward
+        # The parts, because a head is not called as a whole.
+        backbone.__dict__.update((n, getattr(stock, n)) for n in _SWITCHED)
     try:
         yield
     finally:
-        for backbone in tuned:
-            del backbone.forward
+        for backbone, attributes in zip(tuned, before, strict=True):
+            backbone.__dict__.update(attributes)
+            if attributes['forward'] is None:
+                del backbone.__dict__['forward']
 
 
 def _stock(tuner: Tuner) -> nn.Module:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from mmengine.model import initialize
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from ..registry import MODELS, type_name
@@ -60,7 +61,9 @@ def TunedModel(
     """
     config, tuners = model_config(model, **kwargs), dict(tuners)
     _check_paths(tuners)
-    backbone = config.get(_BACKBONE)
+    scope = DefaultScope.get_current_instance()
+    build_again = partial(_build_part, config, scope and scope.scope_name)
+    config, backbone = dict(config), config.get(_BACKBONE)
     if _BACKBONE in tuners and isinstance(backbone, dict):
         kind = type_name(backbone['type'], MODELS)
         if kind in MODELS.module_dict:
@@ -76,8 +79,7 @@ def TunedModel(
         )
     built = build_model(config)
     for path, tuner in tuners.items():
-        again = partial(_build_part, config, path)
-        attach(tuner, _part(built, path), again)
+        attach(tuner, _part(built, path), partial(build_again, path))
     cfgs = init_cfgs(built)
     pretrained = [cfg for cfg in cfgs if cfg.get('checkpoint')]
     built.init_cfg = [cfg for cfg in cfgs if not cfg.get('checkpoint')] or None
@@ -136,5 +138,6 @@ def _part(model: nn.Module, path: str) -> nn.Module:
     return parts[path]
 
 
-def _build_part(config: dict, path: str) -> nn.Module:
-    return build_model(config).get_submodule(path)
+def _build_part(config: dict, scope: str | None, path: str) -> nn.Module:
+    with DefaultScope.overwrite_default_scope(scope):
+        return build_model(config).get_submodule(path)

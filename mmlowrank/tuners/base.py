@@ -164,7 +164,8 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         # On the instance, because the class must stay the stock one:
         # mmpretrain's Swin upgrades old keys only where
         # ``self.__class__ is SwinTransformer``.
-        backbone.init_weights = self.init_backbone_weights
+        if hasattr(backbone, 'init_weights'):
+            backbone.init_weights = self.init_backbone_weights
         owned = self.owned()
         for name, parameter in backbone.named_parameters():
             if name not in owned:

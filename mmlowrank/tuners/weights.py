@@ -90,10 +90,10 @@ class KnowsWeights:
 
     def load_base(self) -> None:
         """Load the stock weights that the config names."""
-        if self.part_of is None:
-            self.init_backbone_weights()
-        else:
+        if self.part_of is not None:
             load_part(self.backbone, *self.part_of)
+        elif hasattr(self.backbone, 'init_weights'):
+            self.init_backbone_weights()
 
     def check_weights(self) -> None:
         """Check that something wrote the frozen weights, once a loading.
