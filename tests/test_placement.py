@@ -84,6 +84,12 @@ def test_a_rank_says_how_many_stages_there_are(method, rank):
         build(VIT, method, rank=[4, 4])
 
 
+def test_each_stage_has_its_rank_and_scale():
+    updates = tuned('LoRA', rank=[2, 3, 4, 8], alpha=6).tuner.stages
+    found = [(u.rank, u.scale) for stage in updates for u in stage]
+    assert found == [(2, 3), (2, 3), (3, 2), (4, 1.5), (4, 1.5), (8, 0.75)]
+
+
 def test_a_site_that_the_chosen_layers_have_not():
     with pytest.raises(ValueError, match=r'layers=\(1,\), and none of these'):
         build_host(
@@ -100,6 +106,9 @@ def test_peft_takes_layers_and_one_rank(tmp_path):
         'stages.3.blocks.0.attn.w_msa.qkv',
     ]
     load_peft(some, tmp_path)
+    fits = r'layers=\(0, -1\)\)$'
+    with pytest.raises(AdapterError, match=fits):
+        load_peft(tuned('LoRA', layers=(0, -1), rank=5), tmp_path)
     with pytest.raises(AdapterError, match='qkv of all blocks that the tuner'):
         load_peft(tuned('LoRA'), tmp_path)
     with pytest.raises(AdapterError, match=r'rank=\[2, 2, 4, 4\], and .* one'):

@@ -140,9 +140,21 @@ def test_no_scope_is_refused_with_the_cure():
         MODELS.build(dict(type='mmlowrank.SwinLoRand'))
 
 
-def test_misspelt_argument_is_named():
-    with pytest.raises(TypeError, match='brunches'):
-        build('mmdet', 'mmlowrank.SwinLoRand', brunches=2)
+@every
+def test_misspelt_argument_is_named_with_those_there_are(framework):
+    message = "LoRand has no argument 'brunches'; it has branches, init, "
+    with pytest.raises(TypeError, match=message):
+        build(framework, 'mmlowrank.SwinLoRand', brunches=2)
+    general = dict(
+        type='mmlowrank.TunedBackbone',
+        backbone=dict(type='SwinTransformer'),
+        tuner=dict(type='LoRand', brunches=2),
+    )
+    with (
+        DefaultScope.overwrite_default_scope(framework),
+        pytest.raises(TypeError, match=message),
+    ):
+        MODELS.build(general)
 
 
 def test_rank_above_width_is_refused():

@@ -26,7 +26,7 @@ Neck, heads and what the frozen weights are is not in it.
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def load_peft(model: nn.Module, folder: str | os.PathLike) -> None:
         model: As of :func:`save_peft`, with the rank, alpha and sites that
             the folder needs; the error says which.
         folder: Of :func:`save_peft`, or of PEFT: a LoRA of the qkv of every
-            block of the stock backbone, and of nothing else.
+            block that the tuner updates, and of nothing else.
 
     Raises:
         AdapterError: If the folder is damaged, or has what the LoRA of the
@@ -145,7 +145,7 @@ def load_peft(model: nn.Module, folder: str | os.PathLike) -> None:
             f'{folder} has a LoRA of r={r} and scale {scale:g}, '
             f'which one of rank={rank}, sites={sites} and scale '
             f'{update.scale:g} is not; it takes '
-            f'{_fitting(pairs, rank, sites, scale)}'
+            f'{_fitting(pairs, rank, sites, scale, tuner.layers)}'
         )
     if tuner.source and not tuner.has_base():
         tuner.load_base()
@@ -291,6 +291,7 @@ def _fitting(
     rank: int,
     sites: tuple[str, ...],
     scale: float,
+    layers: Sequence[int] | None,
 ) -> str:
     """Say what tuner a folder needs; at best of this rank and sites."""
     r = len(next(iter(pairs.values()))[0])
@@ -307,5 +308,5 @@ def _fitting(
         return f'a rank of {rank}, which is more than the width {width}'
     return (
         f"tuner=dict(type='LoRA', rank={rank}, alpha={scale * rank:.12g}, "
-        f'sites={sites})'
+        f'sites={sites}' + (')' if layers is None else f', layers={layers})')
     )

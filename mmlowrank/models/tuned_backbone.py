@@ -7,7 +7,7 @@ state-dict keys and every method of the stock class stay as they are.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -164,8 +164,7 @@ def stock_config(backbone: dict) -> dict:
 
 def _prepared(backbone: dict) -> dict:
     """Take out ``convert_weights`` of a Swin, which reads any layout."""
-    with ROOT_MODELS.switch_scope_and_registry(None) as registry:
-        stock_class = resolve(backbone['type'], registry)
+    stock_class = _stock_class(backbone['type'])
     if stock_class is None and DefaultScope.get_current_instance() is None:
         raise KeyError(
             f"'{backbone['type']}' is not a backbone of mmengine, and no "
@@ -178,6 +177,11 @@ def _prepared(backbone: dict) -> dict:
     if swin.is_swin(stock_class):
         backbone.pop('convert_weights', None)
     return backbone
+
+
+def _stock_class(kind: Any) -> Any:
+    with ROOT_MODELS.switch_scope_and_registry(None) as registry:
+        return resolve(kind, registry)
 
 
 def _tuner_class(kind: Any) -> type[Tuner]:
@@ -214,6 +218,7 @@ def _build_tuner(configs: Sequence[dict]) -> Tuner:
 
 def _build_method(tuner: dict) -> Tuner:
     found = _tuner_class(tuner['type'])
+    _refuse(_unknown(tuner.keys() - {'type'}, found), found)
     built = TUNERS.build(dict(tuner, _scope_='mmlowrank'))
     built.arguments = {
         name: tuner.get(name, parameter.default)
@@ -225,6 +230,28 @@ def _build_method(tuner: dict) -> Tuner:
 def arguments_of(tuner_type: str) -> set[str]:
     """Return the names of a tuner's arguments."""
     return set(inspect.signature(TUNERS.get(tuner_type)).parameters)
+
+
+def _unknown(asked: Iterable[str], kind: type) -> list[str]:
+    """Return the names that are no arguments of a class."""
+    parameters = inspect.signature(kind).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return []
+    return sorted({*asked} - parameters.keys())
+
+
+def _refuse(unknown: list[str], tuner: type[Tuner]) -> None:
+    """Refuse arguments that neither a tuner nor its backbone has.
+
+    Raises:
+        TypeError: Naming one, and those that the tuner has.
+    """
+    if unknown:
+        known = ', '.join(sorted(inspect.signature(tuner).parameters))
+        raise TypeError(
+            f'The tuner {type_name(tuner, TUNERS)} has no argument '
+            f"'{unknown[0]}'; it has {known or 'none'}"
+        )
 
 
 # What describes the trunk and its weights, whatever the method.
@@ -261,6 +288,10 @@ def _named_form(name: str, tuner_type: str) -> Callable[..., nn.Module]:
 
     def build(**kwargs: Any) -> nn.Module:
         tuner, general, stock = _split(kwargs, tuner_type)
+        stock_class = _stock_class('SwinTransformer')
+        if stock_class is not None:
+            unknown = _unknown(stock, stock_class)
+            _refuse(unknown, _tuner_class(tuner_type))
         return TunedBackbone(
             backbone=dict(type='SwinTransformer', **stock),
             tuner=dict(type=tuner_type, **tuner),
