@@ -431,6 +431,11 @@ def test_a_stock_checkpoint_of_init_cfg_is_left_out_too(tmp_path):
         ({'decoder.layers': dict(rank=[1])}, ValueError, 'of the 3 stages'),
         ({'encoder.layers': {}}, ValueError, 'has 1 layer'),
         (
+            {'decoder.layers': dict(bias='none')},
+            ValueError,
+            "has a bias in the stock model.*bias='shared'",
+        ),
+        (
             {'backbone.stages': dict(linears='blocks.*')},
             ValueError,
             'different sizes',
@@ -464,6 +469,23 @@ def test_frozen_layers_are_refused():
     backbone = dict(DETRS['DINO']['backbone'], type='mmlowrank.SwinFixed')
     with pytest.raises(ValueError, match=r'stages.0.blocks.*is frozen'):
         detector('DINO', {'backbone.stages.0.blocks': {}}, backbone=backbone)
+
+
+def test_maps_without_a_bias_get_none():
+    cfg = dict(
+        VIT_ARGS,
+        type='mmlowrank.StackSharedModel',
+        model='VisionTransformer',
+        stacks={'layers': dict(rank=1, bias='shared')},
+        qkv_bias=False,
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        vit = MODELS.build(cfg)
+    stacks = vit.lors['layers']
+    assert stacks['attn_qkv'].bias is stacks['attn_qkv'].biases is None
+    assert stacks['attn_proj'].bias is not None
+    vit.init_weights()
+    assert 'layers.0.attn.qkv.bias' not in merge(vit).state_dict
 
 
 class Own(nn.Linear):

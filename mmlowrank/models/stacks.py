@@ -148,18 +148,29 @@ def share(layers: nn.ModuleList, site: Site, options: Mapping) -> LORSStatic:
     Args:
         layers: The stack.
         site: The map.
-        options: Of :class:`LORSStatic`.
+        options: Of :class:`LORSStatic`. A map without a bias gets none.
 
     Returns:
         What they share, with its own start. It is for the caller to register
         it, once.
+
+    Raises:
+        ValueError: If an option is wrong, or would take a bias away that
+            a stock checkpoint must have.
     """
     weight, bias = site.tensors(layers, 0)
+    kind = 'none' if bias is None else options.get('bias', 'private')
+    if kind == 'none' and bias is not None:
+        raise ValueError(
+            f'{site.path or "a layer"} has a bias in the stock model, which '
+            "bias='none' would leave a merged checkpoint without: leave it "
+            "out, or use bias='shared'"
+        )
     stack = LORSStatic(
         weight.shape[1],
         weight.shape[0],
         len(layers),
-        **{'bias': 'none' if bias is None else 'private', **options},
+        **{**options, 'bias': kind},
     )
     for stage in range(len(layers)):
         put_shared(
