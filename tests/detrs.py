@@ -100,6 +100,28 @@ DETRS = {
         bbox_head=_head('DETRHead'),
     ),
 }
+# Its layers differ: only the first has a projection of positions. Their
+# encoding is for a width of 256.
+_WIDE = dict(embed_dims=256, num_heads=2)
+_WIDE_FFN = dict(embed_dims=256, feedforward_channels=24)
+DETRS['ConditionalDETR'] = dict(
+    DETRS['DETR'],
+    neck=dict(DETRS['DETR']['neck'], out_channels=256),
+    encoder=dict(
+        num_layers=1, layer_cfg=dict(self_attn_cfg=_WIDE, ffn_cfg=_WIDE_FFN)
+    ),
+    decoder=dict(
+        num_layers=LAYERS,
+        return_intermediate=True,
+        layer_cfg=dict(
+            self_attn_cfg=_WIDE,
+            cross_attn_cfg=dict(_WIDE, cross_attn=True),
+            ffn_cfg=_WIDE_FFN,
+        ),
+    ),
+    positional_encoding=dict(num_feats=128, normalize=True),
+    bbox_head=dict(_head('ConditionalDETRHead'), embed_dims=256),
+)
 
 
 def detector(kind: str, stacks: dict | None = None, **kwargs) -> nn.Module:
@@ -111,7 +133,11 @@ def detector(kind: str, stacks: dict | None = None, **kwargs) -> nn.Module:
         cfg.update(type='mmlowrank.StackSharedModel', model=kind)
         cfg.stacks = stacks
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(cfg)
+        model = MODELS.build(cfg)
+    if hasattr(model, 'level_embed'):
+        # Until init_weights it is what the memory was.
+        nn.init.zeros_(model.level_embed)
+    return model
 
 
 def samples(count: int, size: int = 64) -> list[DetDataSample]:

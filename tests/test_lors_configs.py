@@ -18,8 +18,9 @@ def leaves(pattern: str) -> list[str]:
     ]
 
 
-LEAVES = leaves('*_coco.py')
+LEAVES = leaves('adamixer-*_coco.py')
 DIGITS = leaves('adamixer-*_digits.py')
+DINO = leaves('dino-*.py')
 # The ViTs of LORS^T -> their parameters, with the head.
 CIFAR = {
     'configs/lors/deit-tiny_lors-t_300e_cifar100.py': 2_603_812,
@@ -122,8 +123,10 @@ def test_the_tables_of_the_paper_are_complete():
 
 
 def test_every_leaf_is_known_to_a_test():
-    """Those of the ViTs to test_stack_shared_vit_configs.py."""
-    assert {*leaves('*.py')} == {*LEAVES, *DIGITS, *CIFAR, *VIT_DIGITS}
+    """Those of the ViTs and DINOs to test_stack_shared_*_configs.py."""
+    assert {*leaves('*.py')} == {
+        *(*LEAVES, *DIGITS, *DINO, *CIFAR, *VIT_DIGITS)
+    }
 
 
 @pytest.mark.parametrize(

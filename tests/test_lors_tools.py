@@ -51,6 +51,19 @@ def test_a_vit_of_shared_blocks_trains(digit_scenes, tmp_path):
     assert (tmp_path / 'epoch_1.pth').is_file()
 
 
+def test_a_dino_of_shared_layers_trains(digit_scenes, tmp_path):
+    output = run(
+        *(digit_scenes, sys.executable, 'tools/train.py'),
+        'configs/lors/dino-q50_swin-mini_lors-t_800it_digits.py',
+        *('--work-dir', tmp_path, '--cfg-options', FROM_SCRATCH),
+        *('train_cfg.max_iters=2', 'default_hooks.logger.interval=1'),
+    )
+    # The audit finds a gradient everywhere.
+    assert 'Training 2,616,192 of 2,616,192 parameters' in output
+    assert 'dn_loss_iou' in output
+    assert (tmp_path / 'iter_2.pth').is_file()
+
+
 def test_multiply_adds_from_the_command_line(tool):
     config = 'configs/lors/adamixer-q100_r50_lors_1x_coco.py'
     found = {

@@ -22,10 +22,20 @@ from torch import nn
 from mmlowrank.checkpoint.merge import largest_difference, merge
 from mmlowrank.models import stack_shared_model
 from mmlowrank.nn import LORSLinear
-from mmlowrank.tuners import parameter_roles
+from mmlowrank.tuners import checkpoint_parts, parameter_roles
 
 RANK = 2
 DECODER = {'decoder.layers': dict(rank=RANK)}
+BUT_POSITIONS = {
+    'decoder.layers': dict(rank=RANK, linears=r'(?!cross_attn\.qpos_proj$).*')
+}
+STACKS_OF = {'ConditionalDETR': BUT_POSITIONS}
+# Conditional DETR projects positions, which are float32 in any case.
+DTYPES = {'ConditionalDETR': torch.float32}
+CLOSE = {
+    torch.float64: dict(rtol=1e-9, atol=1e-11),
+    torch.float32: dict(rtol=1e-4, atol=1e-5),
+}
 # Name of a site of a DINO's decoder -> its weight in a layer: rows, columns.
 _POINTS = 2 * 3 * 4
 SITES = {
@@ -74,9 +84,9 @@ def gradients(model):
 
 
 def shared(kind='DINO', stacks=None):
-    model = detector(kind, stacks or DECODER)
+    model = detector(kind, stacks or STACKS_OF.get(kind, DECODER))
     stir(model)
-    return model.double().eval()
+    return model.to(DTYPES.get(kind, torch.float64)).eval()
 
 
 def materialised(model, prefix='decoder.', stack='layers', sites=SITES):
@@ -158,7 +168,10 @@ def test_starts_as_a_stock_model_with_the_weight_of_the_first_layer(
     kind, initialised
 ):
     """Of the same random numbers, as the stock code draws them."""
-    model, plain = detector(kind, DECODER), detector(kind)
+    model, plain = (
+        detector(kind, stacks)
+        for stacks in (STACKS_OF.get(kind, DECODER), None)
+    )
     if initialised:
         for one in (model, plain):
             torch.manual_seed(7)
@@ -175,9 +188,10 @@ def test_starts_as_a_stock_model_with_the_weight_of_the_first_layer(
         first = re.sub(r'layers\.\d', 'layers.0', name, count=1)
         state[f'{name}weight'] = state[f'{first}weight']
     plain.load_state_dict(state)
+    dtype = DTYPES.get(kind, torch.float64)
     for one in (model, plain):
-        one.double().eval()
-    assert_equal(outputs(model), outputs(plain), rtol=1e-9, atol=1e-11)
+        one.to(dtype).eval()
+    assert_equal(outputs(model), outputs(plain), **CLOSE[dtype])
     for name, value in model.decoder.lors.named_parameters():
         if '.A.' in name:
             assert not value.any()
@@ -296,12 +310,13 @@ def test_merged_models_compute_the_same(stacks):
     assert_equal(outputs(model), outputs(plain), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize('kind', ['DETR', 'DeformableDETR'])
+@pytest.mark.parametrize('kind', ['DETR', 'DeformableDETR', 'ConditionalDETR'])
 def test_other_detectors_merge(kind):
     model = shared(kind)
-    plain = detector(kind).double().eval()
+    dtype = DTYPES.get(kind, torch.float64)
+    plain = detector(kind).to(dtype).eval()
     plain.load_state_dict(merge(model).state_dict, strict=True)
-    assert_equal(outputs(model), outputs(plain), rtol=1e-9, atol=1e-11)
+    assert_equal(outputs(model), outputs(plain), **CLOSE[dtype])
 
 
 def test_a_wrong_merge_is_noticed():
@@ -373,7 +388,6 @@ def test_attention_shows_no_weight_after_its_forward():
 def test_weights_of_stock_layers_are_left_out_aloud(load):
     model, plain = detector('DINO', DECODER), detector('DINO')
     start = copy.deepcopy(model.state_dict())
-    plain.level_embed.data.zero_()  # not set before init_weights
     stir(plain)
     with mock.patch.object(stack_shared_model, 'print_log') as log:
         load(model, plain.state_dict(), strict=False)
@@ -417,7 +431,12 @@ def test_a_stock_checkpoint_of_init_cfg_is_left_out_too(tmp_path):
         ({'decoder.layers': dict(rank=[1])}, ValueError, 'of the 3 stages'),
         ({'encoder.layers': {}}, ValueError, 'has 1 layer'),
         (
-            {'backbone.stages': dict(linears='.*fc')},
+            {'decoder.layers': dict(bias='none')},
+            ValueError,
+            "has a bias in the stock model.*bias='shared'",
+        ),
+        (
+            {'backbone.stages': dict(linears='blocks.*')},
             ValueError,
             'different sizes',
         ),
@@ -427,6 +446,11 @@ def test_a_stock_checkpoint_of_init_cfg_is_left_out_too(tmp_path):
 def test_wrong_stacks_are_refused(stacks, error, sentence):
     with pytest.raises(error, match=f'(?s){sentence}'):
         detector('DINO', stacks)
+
+
+def test_layers_that_differ_are_refused():
+    with pytest.raises(ValueError, match=r'layer 1 .* other linear layers'):
+        detector('ConditionalDETR', DECODER)
 
 
 def test_layers_that_are_one_and_the_same_are_refused():
@@ -445,6 +469,23 @@ def test_frozen_layers_are_refused():
     backbone = dict(DETRS['DINO']['backbone'], type='mmlowrank.SwinFixed')
     with pytest.raises(ValueError, match=r'stages.0.blocks.*is frozen'):
         detector('DINO', {'backbone.stages.0.blocks': {}}, backbone=backbone)
+
+
+def test_maps_without_a_bias_get_none():
+    cfg = dict(
+        VIT_ARGS,
+        type='mmlowrank.StackSharedModel',
+        model='VisionTransformer',
+        stacks={'layers': dict(rank=1, bias='shared')},
+        qkv_bias=False,
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        vit = MODELS.build(cfg)
+    stacks = vit.lors['layers']
+    assert stacks['attn_qkv'].bias is stacks['attn_qkv'].biases is None
+    assert stacks['attn_proj'].bias is not None
+    vit.init_weights()
+    assert 'layers.0.attn.qkv.bias' not in merge(vit).state_dict
 
 
 class Own(nn.Linear):
@@ -502,6 +543,14 @@ def test_roles():
     for name, parameter in model.decoder.lors.named_parameters():
         expected = 'bias' if 'biases' in name else 'weight'
         assert roles[id(parameter)] == expected, name
+
+
+def test_activation_checkpointing():
+    model = shared()
+    plain = gradients(model)
+    model.zero_grad()
+    checkpoint_parts(model, [f'decoder.layers.{i}' for i in range(LAYERS)])
+    assert_equal(gradients(model), plain, rtol=1e-9, atol=1e-13)
 
 
 def test_half_precision():

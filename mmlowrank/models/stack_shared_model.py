@@ -13,7 +13,6 @@ layer, the residuals at zero.
 """
 
 import logging
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -95,13 +94,7 @@ def _share_stack(model: nn.Module, path: str, options: dict) -> None:
             f"'{path}' is no nn.ModuleList{found} in {type(model).__name__}. "
             f'It has these: {", ".join(_stacks_in(model)) or "none"}'
         )
-    known = sites_of(layers, path)
-    sites = [site for site in known if re.fullmatch(linears, site.path)]
-    if not sites:
-        raise ValueError(
-            f'no linear layer of {path} matches linears={linears!r}. A layer '
-            f'has {", ".join(site.path for site in known) or "none"}'
-        )
+    sites = sites_of(layers, path, linears)
     check(sites, layers, path, model)
     shared = nn.ModuleDict()
     for site in sites:

@@ -11,6 +11,7 @@ of ``nn.MultiheadAttention``. That module calls neither: it reads
 too, and finds the formed weights in their places.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -46,8 +47,10 @@ class Site(NamedTuple):
         return linear_tensors(layers, self.at(stage), self.joint)
 
 
-def sites_of(layers: nn.ModuleList, name: str) -> list[Site]:
-    """Return the linear maps of equal layers, in order.
+def sites_of(
+    layers: nn.ModuleList, name: str, linears: str = '.*'
+) -> list[Site]:
+    """Return the linear maps that equal layers have, in order.
 
     Projections of an attention whose keys or values have a width of their
     own are three parameters, not one; they are not among them.
@@ -55,10 +58,11 @@ def sites_of(layers: nn.ModuleList, name: str) -> list[Site]:
     Args:
         layers: The stack.
         name: Of the stack, for the errors.
+        linears: Matches the whole path in a layer of those that are meant.
 
     Raises:
-        ValueError: If there are less than two layers, or they are not equal,
-            or are one and the same.
+        ValueError: If there are less than two layers, they are not equal or
+            are one and the same, or nothing matches.
     """
     if len(layers) < 2:
         raise ValueError(
@@ -71,17 +75,23 @@ def sites_of(layers: nn.ModuleList, name: str) -> list[Site]:
             'have already: leave it out, or build layers of their own (of a '
             'DETR head, share_pred_layer=False)'
         )
-    sites = _sites_in(layers[0])
+    sites = _sites_in(layers[0], linears)
+    if not sites:
+        known = ', '.join(site.path for site in _sites_in(layers[0], '.*'))
+        raise ValueError(
+            f'no linear layer of {name} matches linears={linears!r}. A layer '
+            f'has {known or "none"}'
+        )
     for index, layer in enumerate(layers):
-        if _sites_in(layer) != sites or any(
+        if _sites_in(layer, linears) != sites or any(
             _sizes(site, layers, index) != _sizes(site, layers, 0)
             for site in sites
         ):
             raise ValueError(
-                f'layer {index} of {name} has linear layers of different '
-                'sizes than layer 0, which cannot share a weight: give all '
-                'layers the same settings (all blocks of a ViT the same '
-                'layer_cfgs)'
+                f'layer {index} of {name} has other linear layers than layer '
+                '0, or of different sizes, which cannot share a weight: give '
+                'all layers the same settings (all blocks of a ViT the same '
+                'layer_cfgs), or name those that are equal with linears'
             )
     return sites
 
@@ -138,18 +148,29 @@ def share(layers: nn.ModuleList, site: Site, options: Mapping) -> LORSStatic:
     Args:
         layers: The stack.
         site: The map.
-        options: Of :class:`LORSStatic`.
+        options: Of :class:`LORSStatic`. A map without a bias gets none.
 
     Returns:
         What they share, with its own start. It is for the caller to register
         it, once.
+
+    Raises:
+        ValueError: If an option is wrong, or would take a bias away that
+            a stock checkpoint must have.
     """
     weight, bias = site.tensors(layers, 0)
+    kind = 'none' if bias is None else options.get('bias', 'private')
+    if kind == 'none' and bias is not None:
+        raise ValueError(
+            f'{site.path or "a layer"} has a bias in the stock model, which '
+            "bias='none' would leave a merged checkpoint without: leave it "
+            "out, or use bias='shared'"
+        )
     stack = LORSStatic(
         weight.shape[1],
         weight.shape[0],
         len(layers),
-        **{'bias': 'none' if bias is None else 'private', **options},
+        **{**options, 'bias': kind},
     )
     for stage in range(len(layers)):
         put_shared(
@@ -253,7 +274,7 @@ def _parent(model: nn.Module, path: str) -> tuple[nn.Module, str]:
     return model.get_submodule(path), name
 
 
-def _sites_in(layer: nn.Module) -> list[Site]:
+def _sites_in(layer: nn.Module, linears: str) -> list[Site]:
     sites = []
     for path, module in layer.named_modules():
         if isinstance(module, nn.Linear):
@@ -263,7 +284,7 @@ def _sites_in(layer: nn.Module) -> list[Site]:
             and module.in_proj_weight is not None
         ):
             sites.append(Site(f'{path}.in_proj'.removeprefix('.'), '_'))
-    return sites
+    return [site for site in sites if re.fullmatch(linears, site.path)]
 
 
 def _sizes(site: Site, layers: nn.ModuleList, stage: int) -> tuple:
