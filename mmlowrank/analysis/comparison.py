@@ -30,6 +30,12 @@ METHODS = {
     'LoRA': dict(type='SwinLoRA', rank=32),
     'LoRand': dict(type='SwinLoRand', branches=4, rank=8),
     'E3VA': dict(type='SwinE3VA', rank=16),
+    'Mona': dict(type='SwinMona', mid_channels=32),
+    'CoLin': dict(type='SwinCoLin', mid_channels=72),
+    'E3VA+Mona': dict(type='SwinE3VA', adapter='mona', mid_channels=32),
+    'E3VA+CoLin': dict(
+        type='SwinE3VA', adapter='colin', rank=28, mid_channels=72
+    ),
     'SSF': dict(type='SwinSSF'),
     'RLRR': dict(type='SwinRLRR'),
 }

@@ -84,6 +84,7 @@ class MiT(Family):
             linears=dict(
                 attn=pytorch_attention(self, attn.attn), ffn=self.ffn(ffn)
             ),
+            sized=attn,
         )
 
     def _merging(self, stage: nn.Module, after: nn.Module) -> Merging:

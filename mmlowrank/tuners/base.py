@@ -78,6 +78,10 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         """
         return set()
 
+    def losses(self) -> dict[str, Tensor]:
+        """Return name -> a loss of this method's own, a scalar."""
+        return {}
+
     # -- what every method gets -------------------------------------------
 
     def attach(
