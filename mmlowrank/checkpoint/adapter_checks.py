@@ -5,6 +5,7 @@ frozen weights of the tuned backbone, which therefore completes it while it is
 loaded: :func:`accept_adapters` hooks it so.
 """
 
+import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -164,10 +165,14 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
     problems = []
     ours, theirs = plain(dict(tuner.arguments)), saved['arguments']
     if ours and theirs:
+        # What the file does not name is None, or younger than the file: what
+        # it was trained with is the default then.
+        known = inspect.signature(type(tuner)).parameters
         problems += [
             f'{key}={theirs.get(key)!r} there, {ours.get(key)!r} here'
             for key in sorted(ours.keys() | theirs.keys())
             if _listed(ours.get(key)) != theirs.get(key)
+            and (key in theirs or ours[key] != known[key].default)
         ]
     if problems:
         _refuse(f'{file} was trained with other arguments of {kind}', problems)
