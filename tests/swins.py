@@ -6,6 +6,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmlowrank.models.tuned_backbone import OF_TRUNK
 from mmlowrank.registry import TUNERS
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
@@ -26,6 +27,8 @@ ARGS = {
 }
 # mmpretrain's ViT; not a framework, but named like one in the tests' tables.
 VIT = 'vit'
+# The type of a row with a list of tuners.
+COMPOSED = 'mmlowrank.TunedBackbone'
 VIT_DIMS, VIT_LAYERS = 16, 3
 VIT_ARGS = dict(
     arch=dict(
@@ -46,20 +49,28 @@ def build(framework: str, backbone_type: str, **kwargs) -> nn.Module:
         ARGS[framework],
         **dict(dict(window_size=4, drop_path_rate=0.0), **kwargs),
     )
+    if backbone_type == COMPOSED:
+        return _composed(framework, dict(cfg, type='SwinTransformer'))
     with DefaultScope.overwrite_default_scope(framework):
         return MODELS.build(dict(cfg, type=backbone_type))
 
 
+def _composed(framework: str, cfg: dict) -> nn.Module:
+    """Build what has a list of tuners beside the stock arguments."""
+    own = {k: cfg.pop(k) for k in [*cfg] if k in {'tuner', *OF_TRUNK}}
+    with DefaultScope.overwrite_default_scope(framework):
+        return MODELS.build(dict(type=COMPOSED, backbone=cfg, **own))
+
+
 def build_vit(tuner_type: str, **kwargs) -> nn.Module:
     """Build the ViT with the tuner that a Swin's named form would have."""
+    if tuner_type == COMPOSED:
+        cfg = dict(VIT_ARGS, type='VisionTransformer') | kwargs
+        return _composed('mmpretrain', cfg)
     tuner_type = tuner_type.removeprefix('mmlowrank.Swin')
     plain = tuner_type == 'SwinTransformer'
     known = {} if plain else signature(TUNERS.get(tuner_type)).parameters
-    tuner = {
-        k: v
-        for k, v in kwargs.items()
-        if k in {*known, 'stochastic_trunk', 'memory'}
-    }
+    tuner = {k: v for k, v in kwargs.items() if k in {*known, *OF_TRUNK}}
     stock = {k: v for k, v in kwargs.items() if k not in tuner}
     cfg = dict(VIT_ARGS, type='VisionTransformer') | stock
     if not plain:

@@ -1,4 +1,4 @@
-"""What families met in use: replaced norms, odd targets, what is undefined."""
+"""What families met in use: replaced norms, odd sites, what is undefined."""
 
 import pytest
 import torch
@@ -83,8 +83,8 @@ def test_a_lora_of_standardised_convolutions_merges():
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_targets_that_only_some_blocks_have():
-    layers = dict(type='LoRA', rank=2, targets=('downsample',))
+def test_sites_that_only_some_blocks_have():
+    layers = dict(type='LoRA', rank=2, sites=('downsample',))
     trained = build('resnet', layers).tuner.owned()
     assert trained
     assert all('.downsample.' in name for name in trained)
@@ -117,8 +117,8 @@ def test_all_frozen_by_the_config_is_refused():
         tuned('resnet', 'BitFit', norm_cfg=frozen)
 
 
-def test_targets_of_a_lora_name_layers():
-    layers = dict(type='LoRA', rank=2, targets=('k', 'proj', 'fc2'))
+def test_sites_of_a_lora_name_layers():
+    layers = dict(type='LoRA', rank=2, sites=('k', 'proj', 'fc2'))
     backbone = build('timm, eva02', layers)
     stir(backbone)
     merged, plain = backbone.tuner.merge(), build('timm, eva02')
@@ -130,8 +130,8 @@ def test_targets_of_a_lora_name_layers():
     assert changed == {
         *('attn.qkv.weight', 'attn.proj.weight', 'mlp.fc2.weight')
     }
-    with pytest.raises(ValueError, match=r"LoRA targets must be .*'fc1'"):
-        build('timm, eva02', dict(layers, targets=('fc3',)))
+    with pytest.raises(ValueError, match=r"LoRA sites must be .*'fc1'"):
+        build('timm, eva02', dict(layers, sites=('fc3',)))
 
 
 def test_a_family_of_a_user():

@@ -91,8 +91,8 @@ def identical(one, other):
     'options',
     [
         dict(rank=4),
-        dict(rank=3, alpha=1, targets=QKV),
-        dict(rank=5, alpha=2.5, targets=('k',)),
+        dict(rank=3, alpha=1, sites=QKV),
+        dict(rank=5, alpha=2.5, sites=('k',), layers=(0, -1)),
     ],
     ids=str,
 )
@@ -116,7 +116,7 @@ def test_peft_computes_the_same(peft, kind, options, tmp_path):
 def test_what_peft_trained_is_read(peft, kind, root, tmp_path):
     made = theirs(peft, kind, tmp_path / 'a', use_rslora=root)
     scale = 12 / 6**0.5 if root else 2
-    tuned = ours(kind, rank=6, alpha=6 * scale, targets=QKV)
+    tuned = ours(kind, rank=6, alpha=6 * scale, sites=QKV)
     load_peft(tuned, tmp_path / 'a')
     equal(tuned, made)
     # And back: another rank, the same update.
@@ -126,10 +126,10 @@ def test_what_peft_trained_is_read(peft, kind, root, tmp_path):
     equal(again, made)
 
 
-@pytest.mark.parametrize('targets', [('q', 'v'), QKV, ('v',)], ids=''.join)
+@pytest.mark.parametrize('sites', [('q', 'v'), QKV, ('v',)], ids=''.join)
 @pytest.mark.parametrize('kind', BACKBONES)
-def test_round_trip_to_the_bit(kind, targets, tmp_path):
-    options = dict(rank=4, alpha=1, targets=targets)
+def test_round_trip_to_the_bit(kind, sites, tmp_path):
+    options = dict(rank=4, alpha=1, sites=sites)
     tuned, other = ours(kind, **options), ours(kind, seed=5, **options)
     with torch.no_grad():  # as before any training: A must stay
         tuned.tuner.stages[0][0].B.zero_()
@@ -285,10 +285,10 @@ def test_damaged_folders_are_refused(folder, model, tmp_path):
 @pytest.mark.parametrize(
     'options',
     [
-        dict(rank=4, alpha=1, targets=('q', 'v')),
-        dict(rank=3, alpha=3, targets=('q', 'v')),
-        dict(rank=4, alpha=4, targets=('k',)),
-        dict(rank=4, alpha=4, targets=QKV),
+        dict(rank=4, alpha=1, sites=('q', 'v')),
+        dict(rank=3, alpha=3, sites=('q', 'v')),
+        dict(rank=4, alpha=4, sites=('k',)),
+        dict(rank=4, alpha=4, sites=QKV),
     ],
     ids=str,
 )
@@ -305,15 +305,15 @@ def test_the_sentence_names_what_fits(options, model, tmp_path):
 
 def test_a_lora_of_peft_fits_what_is_named(peft, model, tmp_path):
     made = theirs(peft, VIT, tmp_path / 'a')
-    fits = "tuner=dict(type='LoRA', rank=6, alpha=12, targets=('q', 'k', 'v'))"
+    fits = "tuner=dict(type='LoRA', rank=6, alpha=12, sites=('q', 'k', 'v'))"
     assert refused(model, tmp_path / 'a').endswith(fits)
-    # The model's targets, if they are enough.
+    # The model's sites, if they are enough.
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if 'lora_B' in name:
                 parameter.chunk(3)[1].zero_()
     made.save_pretrained(tmp_path / 'b')
-    fits = "rank=6, alpha=12, targets=('q', 'v')"
+    fits = "rank=6, alpha=12, sites=('q', 'v')"
     assert fits in refused(model, tmp_path / 'b')
     tuned = ours(VIT, rank=6, alpha=12)
     load_peft(tuned, tmp_path / 'b')

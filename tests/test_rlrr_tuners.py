@@ -242,8 +242,8 @@ def test_a_vit_of_other_depth_or_width_is_refused(tmp_path):
     [
         ('RLRR', dict(init='zero'), ValueError, 'RLRR init must be one of'),
         ('RLRR', dict(sides=('up',)), ValueError, 'RLRR sides must be'),
-        ('RLRR', dict(modules='attn'), ValueError, 'modules must be some'),
-        ('RLRR', dict(modules=('mlp',)), ValueError, 'modules must be some'),
+        ('RLRR', dict(sites='attn'), ValueError, 'sites must be a tuple'),
+        ('RLRR', dict(sites=('mlp',)), ValueError, 'sites must be .* some'),
         ('RLRR', dict(layers=(3,)), ValueError, 'has 3, but .* 3 blocks'),
         ('RLRR', dict(qkv_groups=5), ValueError, 'groups=5 must divide'),
         ('RLRR', dict(branch_dropout=1.0), ValueError, 'branch_dropout'),

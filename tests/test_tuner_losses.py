@@ -179,3 +179,16 @@ def test_distributed(tmp_path):
     assert 'loss_orthogonality' in logged
     value = explicit(model, images())
     assert_gradients(model, gradients(model, value), **CLOSE)
+
+
+def test_methods_of_a_composition_add_theirs():
+    tuners = [
+        dict(type='CoLin', mid_channels=6, rank=4, orthogonality=0.25),
+        dict(type='E3VA', adapter='colin', mid_channels=6, rank=4),
+    ]
+    model, _ = made('mmlowrank.TunedBackbone', dict(tuner=tuners))
+    first, second = model.backbone.tuner.parts
+    found = model(images(), mode='loss')['loss_orthogonality']
+    expected = 0.25 * sum(map(orthogonality, adapters(first)))
+    expected = expected + 0.5 * sum(map(orthogonality, adapters(second)))
+    torch.testing.assert_close(found, expected)

@@ -1,6 +1,7 @@
 """One row for each tuner and variant that the contract tests run."""
 
 from swins import (
+    COMPOSED,
     DEPTHS,
     EMBED_DIMS,
     NUM_HEADS,
@@ -71,6 +72,15 @@ TUNERS = {
         99 * sum(WIDTHS) + 512 * BLOCKS,
         False,
     ),
+    'LoRand, MLPs of two blocks, a rank a stage': (
+        'mmlowrank.SwinLoRand',
+        dict(rank=[2, 4, 6, 8], sites=('ffn',), layers=(0, -1)),
+        sum(
+            (12 * r + 3) * d // 2 + 2 * r * r
+            for r, d in ((2, WIDTHS[0]), (8, LAST))
+        ),
+        False,
+    ),
     'BitFit': (
         'mmlowrank.SwinBitFit',
         {},
@@ -95,6 +105,15 @@ TUNERS = {
         12 * LAST**2 + 13 * LAST + 49 * NUM_HEADS[-1],
         True,
     ),
+    'Partial, first and last': (
+        'mmlowrank.SwinPartial',
+        dict(layers=(0, -1)),
+        sum(
+            12 * d * d + 13 * d + 49 * heads
+            for d, heads in ((WIDTHS[0], NUM_HEADS[0]), (LAST, NUM_HEADS[-1]))
+        ),
+        True,
+    ),
     'AdaptFormer': (
         'mmlowrank.SwinAdaptFormer',
         dict(mid_channels=5, hidden_dropout=0.0),
@@ -107,6 +126,12 @@ TUNERS = {
         sum(11 * d + 5 for d in WIDTHS),
         False,
     ),
+    'AdaptFormer, last three blocks': (
+        'mmlowrank.SwinAdaptFormer',
+        dict(mid_channels=5, layers=(-3, -2, -1), hidden_dropout=0.0),
+        sum(11 * d + 5 for d in WIDTHS[-3:]) * 2,
+        False,
+    ),
     'LoRA': (
         'mmlowrank.SwinLoRA',
         dict(rank=4),
@@ -115,8 +140,19 @@ TUNERS = {
     ),
     'LoRA, qkv, alpha 1': (
         'mmlowrank.SwinLoRA',
-        dict(rank=4, alpha=1, targets=('q', 'k', 'v')),
+        dict(rank=4, alpha=1, sites=('q', 'k', 'v')),
         3 * 2 * 4 * sum(WIDTHS),
+        True,
+    ),
+    'LoRA, MLPs of the first half, a rank a stage': (
+        'mmlowrank.SwinLoRA',
+        dict(
+            rank=[2, 3, 4, 8],
+            sites=('fc1', 'fc2'),
+            layers=range(BLOCKS // 2),
+        ),
+        # Two blocks in the first stage, one in the second.
+        10 * (2 * 2 * WIDTHS[0] + 3 * WIDTHS[2]),
         True,
     ),
     'RLRR': (
@@ -145,7 +181,7 @@ TUNERS = {
     ),
     'RLRR, MLPs and norms': (
         'mmlowrank.SwinRLRR',
-        dict(init='identity', modules=('ffn', 'norm')),
+        dict(init='identity', sites=('ffn', 'norm')),
         19 * sum(WIDTHS) + OUTPUT_NORMS,
         True,
     ),
@@ -153,6 +189,12 @@ TUNERS = {
         'mmlowrank.SwinRLRR',
         {},
         29 * sum(WIDTHS) + REDUCTIONS + OUTPUT_NORMS,
+        True,
+    ),
+    'SSF, last block': (
+        'mmlowrank.SwinSSF',
+        dict(init='identity', layers=(-1,)),
+        22 * LAST + 4 * EMBED_DIMS + MERGINGS_SSF + OUTPUT_NORMS,
         True,
     ),
     'SSF': (
@@ -227,6 +269,44 @@ TUNERS = {
         2 * sum(9 * d + 136 for d in WIDTHS) + OUTPUT_NORMS,
         False,
     ),
+    'LoRand, output norms, a layer': (
+        'mmlowrank.SwinLoRand',
+        dict(
+            branches=2,
+            rank=8,
+            trainable=[r'norm\d', r'stages\.1.*0\.ffn\.layers\.1\.'],
+        ),
+        99 * sum(WIDTHS)
+        + 256 * BLOCKS
+        + OUTPUT_NORMS
+        + 16 * EMBED_DIMS**2
+        + 2 * EMBED_DIMS,
+        False,
+    ),
+    'LoRA + BitFit': (
+        COMPOSED,
+        dict(
+            tuner=[
+                dict(type='LoRA', rank=4),
+                dict(type='BitFit', position_bias=False),
+            ]
+        ),
+        (16 + 11) * sum(WIDTHS) + BIASES_OUTSIDE,
+        True,
+    ),
+    'E3VA + Adapter': (
+        COMPOSED,
+        dict(
+            tuner=[
+                dict(type='E3VA', rank=4),
+                dict(type='Adapter', mid_channels=5, hidden_dropout=0.0),
+            ]
+        ),
+        (12 * 4 + 3) * sum(WIDTHS)
+        + OUTPUT_NORMS
+        + 2 * sum(11 * d + 5 for d in WIDTHS),
+        False,
+    ),
 }
 
 # The same for the ViT: a tuner's type, arguments, count and merge.
@@ -243,6 +323,12 @@ VIT_TUNERS = {
         2 * L * (11 * D + 5),
         False,
     ),
+    'Adapter, first and last block': (
+        'Adapter',
+        dict(mid_channels=5, layers=(0, -1), hidden_dropout=0.0),
+        2 * 2 * (11 * D + 5),
+        False,
+    ),
     'AdaptFormer': (
         'AdaptFormer',
         dict(mid_channels=5, sites=('ffn',), hidden_dropout=0.0),
@@ -250,6 +336,7 @@ VIT_TUNERS = {
         False,
     ),
     'LoRA': ('LoRA', dict(rank=4), 2 * 2 * 4 * L * D, True),
+    'LoRA, its one stage': ('LoRA', dict(rank=[4]), 2 * 2 * 4 * L * D, True),
     'LoRand': (
         'LoRand',
         dict(branches=2, rank=8),
@@ -283,7 +370,7 @@ VIT_TUNERS = {
     ),
     'RLRR, MHA in two layers': (
         'RLRR',
-        dict(init='identity', modules=('attn',), layers=(0, -1)),
+        dict(init='identity', sites=('attn',), layers=(0, -1)),
         2 * 12 * D,
         True,
     ),
@@ -304,6 +391,18 @@ VIT_TUNERS = {
         2 * 5 * D + 2 * L * (5 + D),
         True,
     ),
+    'LoRA + LoRA + NormTuning': (
+        COMPOSED,
+        dict(
+            tuner=[
+                dict(type='LoRA', rank=4),
+                dict(type='LoRA', rank=2, sites=('k', 'fc1')),
+                dict(type='NormTuning'),
+            ]
+        ),
+        2 * 2 * 4 * L * D + (2 * 2 + 5 * 2) * L * D + 4 * L * D + 2 * D,
+        True,
+    ),
 }
 
 
@@ -315,6 +414,8 @@ def starts_as_the_stock_model(row):
 
 
 def kind(row):
+    if row[0] == COMPOSED:
+        return ' + '.join(tuner['type'] for tuner in row[1]['tuner'])
     return row[0].removeprefix('mmlowrank.Swin')
 
 

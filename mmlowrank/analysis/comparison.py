@@ -25,7 +25,7 @@ METHODS = {
     'FIXED': dict(type='SwinFixed'),
     'BitFit': dict(type='SwinBitFit'),
     'NormTuning': dict(type='SwinNormTuning'),
-    'Partial-1': dict(type='SwinPartial', blocks=1),
+    'Partial-1': dict(type='SwinPartial'),
     'Adapter': dict(type='SwinAdapter', mid_channels=48),
     'AdaptFormer': dict(type='SwinAdaptFormer', mid_channels=48),
     'LoRA': dict(type='SwinLoRA', rank=32),

@@ -187,7 +187,7 @@ def _stock(tuner: Tuner) -> nn.Module:
     """Return the stock backbone with the weights that a tuner started from."""
     if tuner.build_stock is None:
         raise RuntimeError(
-            f'{type(tuner).__name__} was not attached by a config, so nothing '
+            f'{tuner.title} was not attached by a config, so nothing '
             'says how its stock backbone is built: use TunedBackbone'
         )
     backbone, stock = tuner.backbone, tuner.build_stock()
@@ -195,7 +195,7 @@ def _stock(tuner: Tuner) -> nn.Module:
     changed = [name for name in tuner.stock_weights() if name not in frozen]
     if changed and checkpoint_of(stock) is None:
         raise RuntimeError(
-            f'{type(tuner).__name__} trained {changed[0]} of the backbone '
+            f'{tuner.title} trained {changed[0]} of the backbone '
             f'({len(changed)} tensors in all), and no init_cfg names the '
             'weights that it started from: set it in the config'
         )
@@ -294,7 +294,7 @@ def _describe(model: nn.Module) -> dict[str, Any]:
         model=type(model).__name__,
         tuners={
             path: dict(
-                type=type(tuner).__name__,
+                type=tuner.title,
                 arguments=plain(dict(tuner.arguments)),
                 base=base_of(tuner),
                 init_cfg=checkpoint_of(tuner.backbone),

@@ -1,15 +1,17 @@
 """Turn a model into a checkpoint of the plain model that computes the same.
 
 A tuned backbone becomes the stock one, which needs no mmlowrank, and so does
-a ViT whose blocks share weights (LORS); a decoder with LORS becomes
+a stock model whose layers share weights (LORS); a decoder with LORS becomes
 AdaMixer's own.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from ..nn import AdaptiveMixing, LORSLinear
@@ -43,7 +45,7 @@ class Merged(NamedTuple):
         state_dict: Of the plain model.
         tuners: Whether the tuners were merged.
         lors: Whether LORS of a decoder was merged.
-        stack: Whether LORS of a backbone's blocks was.
+        stack: Whether LORS of a stock model's layers was.
         stays: Why the tuners stay, where LORS could be merged without them.
     """
 
@@ -59,7 +61,8 @@ def merge(model: nn.Module) -> Merged:
 
     Args:
         model: A detector, segmentor, classifier or backbone with a tuner, an
-            AdaMixer with LORS, or both; or one with a ``StackSharedViT``.
+            AdaMixer with LORS, or both; or one with a ``StackSharedViT``, or
+            a ``StackSharedModel``.
 
     Raises:
         CannotMerge: If a tuner has no stock form, and no decoder has LORS.
@@ -133,9 +136,9 @@ def _without_stacks(
     )
     kept = {n: t for n, t in state_dict.items() if not n.startswith(owners)}
     for path, linear in linears.items():
-        kept[f'{path}.weight'], bias = linear.effective()
+        kept[f'{path}{linear.joint}weight'], bias = linear.effective()
         if bias is not None:
-            kept[f'{path}.bias'] = bias
+            kept[f'{path}{linear.joint}bias'] = bias
     return kept
 
 
@@ -224,26 +227,52 @@ def largest_difference(
 ) -> float:
     """Compare what two models compute, in evaluation mode.
 
-    Of an AdaMixer these are class scores and boxes of each stage; of others,
-    whose heads are the same, what the backbones return.
+    Of a detector whose decoder or head has LORS, these are class scores and
+    boxes of each stage; of others, whose heads are the same, what the
+    backbones return.
 
     Returns:
         max |difference| / max |output|, the worst over the outputs.
     """
     one.eval(), other.eval()
+    whole = bool(_linears_behind_the_backbone(one))
     return max(
         ((a - b).abs().max() / a.abs().max()).item()
         for a, b in zip(
-            _outputs(one, images), _outputs(other, images), strict=True
+            _outputs(one, images, whole),
+            _outputs(other, images, whole),
+            strict=True,
         )
     )
 
 
-def _outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+def _linears_behind_the_backbone(model: nn.Module) -> set[LORSLinear]:
+    inside = {*_stacked_linears(backbone_of(model)).values()}
+    return {*_stacked_linears(model).values()} - inside
+
+
+def _outputs(model: nn.Module, images: Tensor, whole: bool) -> list[Tensor]:
     mixings = [m for m in model.modules() if isinstance(m, AdaptiveMixing)]
-    if not mixings:
+    if not (mixings or whole):
         return list(backbone_of(model)(images))
     for mixing in mixings:
         # It would compare what is merged with itself.
         mixing.merge_at_eval = False
-    return [t for stage in model(images, mode='tensor') for t in stage]
+    # DETRs ask where in the batch each image ends.
+    size = images.shape[2:]
+    samples = [
+        BaseDataElement(metainfo=dict(img_shape=size, batch_input_shape=size))
+        for _ in images
+    ]
+    return [*_tensors(model(images, samples, mode='tensor'))]
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """Yield the tensors in what a model returns, in order."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from _tensors([*output.values()])
+    elif isinstance(output, list | tuple):
+        for part in output:
+            yield from _tensors(part)

@@ -94,8 +94,7 @@ def save_peft(model: nn.Module, folder: str | os.PathLike) -> None:
         pair = lora.fuse(update.A.detach(), update.B.detach(), update.targets)
         for name, tensor in zip(_names(path), pair, strict=True):
             tensors[name] = tensor.cpu().contiguous()
-    rank, alpha = tuner.options['rank'], tuner.options['alpha']
-    count = len(update.targets)
+    rank, alpha, count = update.rank, tuner.alpha, len(update.targets)
     config = dict(
         peft_type='LORA',
         task_type=None,
@@ -124,7 +123,7 @@ def load_peft(model: nn.Module, folder: str | os.PathLike) -> None:
     rest of the model stays. Nothing is changed unless all fits.
 
     Args:
-        model: As of :func:`save_peft`, with the rank, alpha and targets that
+        model: As of :func:`save_peft`, with the rank, alpha and sites that
             the folder needs; the error says which.
         folder: Of :func:`save_peft`, or of PEFT: a LoRA of the qkv of every
             block of the stock backbone, and of nothing else.
@@ -139,14 +138,15 @@ def load_peft(model: nn.Module, folder: str | os.PathLike) -> None:
     r = config['r']
     scale = config['lora_alpha'] / (r**0.5 if config.get('use_rslora') else r)
     pairs, updates = _pairs(folder, r, tuner), tuner.updates()
-    (update, *_), rank = updates.values(), tuner.options['rank']
-    found = _split(pairs, rank, update.targets)
+    update = next(iter(updates.values()))
+    rank, sites = update.rank, update.targets
+    found = _split(pairs, rank, sites)
     if found is None or not math.isclose(scale, update.scale, rel_tol=1e-6):
         raise AdapterError(
             f'{folder} has a LoRA of r={r} and scale {scale:g}, '
-            f'which one of rank={rank}, targets={update.targets} and scale '
+            f'which one of rank={rank}, sites={sites} and scale '
             f'{update.scale:g} is not; it takes '
-            f'{_fitting(pairs, rank, update.targets, scale)}'
+            f'{_fitting(pairs, rank, sites, scale)}'
         )
     if checkpoint_of(tuner.backbone) and not tuner.has_base():
         tuner.init_backbone_weights()
@@ -160,11 +160,12 @@ def lora_of(model: nn.Module) -> LoRA:
     """Return the tuner of the one tuned backbone of a model.
 
     Raises:
-        AdapterError: If there is none, are several, or it is no LoRA.
+        AdapterError: If there is none, are several, or it is no LoRA of one
+            rank.
     """
     model = unwrapped(model)
     tuners = [*tuners_of(model).values()]
-    kinds = ', '.join(type(tuner).__name__ for tuner in tuners)
+    kinds = ', '.join(tuner.title for tuner in tuners)
     if len(tuners) > 1:
         raise AdapterError(
             f'{type(model).__name__} has several tuned backbones ({kinds}), '
@@ -177,11 +178,17 @@ def lora_of(model: nn.Module) -> LoRA:
             "the backbone with tuner=dict(type='LoRA', ...)"
         )
     try:
-        tuners[0].updates()
+        updates = tuners[0].updates()
     except ValueError as error:
         raise AdapterError(
             f'PEFT has no layout for this LoRA: {error}'
         ) from None
+    if len({update.rank for update in updates.values()}) > 1:
+        raise AdapterError(
+            f'this LoRA has rank={tuners[0].rank}, and a folder of PEFT is '
+            'written and read with one rank for all stages: build the '
+            'backbone with one'
+        )
     return tuners[0]
 
 
@@ -255,11 +262,14 @@ def _pairs(
             wanted[name] = torch.empty(shape, device='meta')
     problem = difference(found, wanted)
     if problem:
+        target_modules = (
+            ['qkv'] if tuner.layers is None else [*tuner.updates()]
+        )
         raise AdapterError(
             f'{folder} does not fit this {type(tuner.backbone).__name__}: '
             f'{problem}. It must be a LoRA of the stock backbone alone, and '
-            'of the qkv of all its blocks: peft.get_peft_model(backbone, '
-            "LoraConfig(target_modules=['qkv']))"
+            'of the qkv of all blocks that the tuner updates: '
+            f'peft.get_peft_model(backbone, LoraConfig({target_modules=}))'
         )
     return {
         path: tuple(found[name] for name in _names(path))
@@ -270,20 +280,20 @@ def _pairs(
 def _split(
     pairs: Mapping[str, tuple[Tensor, Tensor]],
     rank: int,
-    targets: tuple[str, ...],
+    sites: tuple[str, ...],
 ) -> dict[str, tuple[Tensor, Tensor]] | None:
-    """Return path -> A and B of the targets, or None if one is not so."""
-    found = {p: lora.split(*ab, rank, targets) for p, ab in pairs.items()}
+    """Return path -> A and B of the sites, or None if one is not so."""
+    found = {p: lora.split(*ab, rank, sites) for p, ab in pairs.items()}
     return None if None in found.values() else found
 
 
 def _fitting(
     pairs: Mapping[str, tuple[Tensor, Tensor]],
     rank: int,
-    targets: tuple[str, ...],
+    sites: tuple[str, ...],
     scale: float,
 ) -> str:
-    """Say what tuner a folder needs; at best of this rank and targets."""
+    """Say what tuner a folder needs; at best of this rank and sites."""
     r = len(next(iter(pairs.values()))[0])
     used = tuple(
         part
@@ -291,12 +301,12 @@ def _fitting(
         if any(b.chunk(3)[index].any() for _, b in pairs.values())
     )
     used = used or lora.PARTS
-    candidates = [(rank, targets), (r // len(used), used), (r, used)]
-    rank, targets = next(c for c in candidates if _split(pairs, *c))
+    candidates = [(rank, sites), (r // len(used), used), (r, used)]
+    rank, sites = next(c for c in candidates if _split(pairs, *c))
     width = min(a.shape[1] for a, _ in pairs.values())
     if rank > width:
         return f'a rank of {rank}, which is more than the width {width}'
     return (
         f"tuner=dict(type='LoRA', rank={rank}, alpha={scale * rank:.12g}, "
-        f'targets={targets})'
+        f'sites={sites})'
     )

@@ -10,6 +10,8 @@ def plain(value: Any) -> Any:
         return {k: v for k, v in kept.items() if v is not None}
     if isinstance(value, (list, tuple)):
         return type(value)(map(plain, value))
+    if isinstance(value, range):
+        return [*value]
     if isinstance(value, (str, int, float, bool)):
         return value
     return None

@@ -111,7 +111,7 @@ def _rows(model: nn.Module, optimized: set[int]) -> list[tuple[str, list]]:
         rows.append((f'{name} (stock)', _counts(part, tuner, optimized)))
         rows.append(
             (
-                f'{name}.tuner ({type(tuner).__name__})',
+                f'{name}.tuner ({tuner.title})',
                 _counts(tuner, None, optimized),
             )
         )

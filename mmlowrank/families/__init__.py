@@ -4,11 +4,12 @@ The only room that names attributes of stock backbones.
 """
 
 from .anatomy import Block, Branch, Layer, Merging, Norm, Output, Stage, Tap
-from .base import PARTS, Family, family_of
+from .base import PARTS, Family
 from .beit import BEiT
 from .convnext import ConvNeXt
 from .deit3 import DeiT3
 from .eva02 import EVA02
+from .finding import family_of
 from .mit import MiT
 from .mmseg_vit import MMSegViT
 from .mscan import MSCAN

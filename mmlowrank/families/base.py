@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..registry import FAMILIES
 from .anatomy import (
     MLP,
     Block,
@@ -219,6 +218,29 @@ class Family(ABC):
         """Return the two projections of an attention."""
         return dict(qkv=self.projection(attn), proj=self.layer(attn.proj))
 
+    def pytorch_attention(self, attn: nn.Module) -> dict[str, Layer]:
+        """Return the projections of an ``nn.MultiheadAttention``."""
+        if attn.in_proj_weight is None:  # keys or values of another width
+            own = {
+                name: self.layer(attn, weight=f'{name}_proj_weight', biases=())
+                for name in 'qkv'
+            }
+        else:
+            own = dict(
+                qkv=self.layer(
+                    attn,
+                    weight='in_proj_weight',
+                    biases=('in_proj_bias',),
+                    parts=3,
+                    enters=True,
+                )
+            )
+        return own | dict(
+            proj=self.layer(
+                attn, weight='out_proj.weight', biases=('out_proj.bias',)
+            )
+        )
+
     def ffn(self, ffn: nn.Module) -> dict[str, Layer]:
         """Return the linear layers of an ``FFN`` or a ``SwiGLUFFN``.
 
@@ -241,63 +263,6 @@ class Family(ABC):
         if getattr(module, 'weight', None) is None:
             return None
         return Norm(self.path(module), module, channels=channels)
-
-
-class Unknown(Family):
-    """A backbone that no family knows: rules by kind still hold.
-
-    Args:
-        backbone: The backbone.
-        reason: Why the family that it looks like cannot have it.
-    """
-
-    title = 'unknown'
-
-    def __init__(self, backbone: nn.Module, reason: str = '') -> None:
-        super().__init__(backbone)
-        known = ', '.join(family.title for family in _registered())
-        self.lacks = dict.fromkeys(
-            PARTS, reason or f'it is none of those known: {known}'
-        )
-
-    @staticmethod
-    def matches(backbone: nn.Module) -> bool:
-        return False
-
-    def build_stages(self) -> list[Stage]:
-        return []
-
-    def unused(self) -> set[str]:
-        return set()
-
-
-def family_of(backbone: nn.Module) -> Family:
-    """Return the family of a backbone, with its parts.
-
-    Args:
-        backbone: A stock backbone.
-    """
-    reason = ''
-    for family in _registered():
-        try:
-            if not family.matches(backbone):
-                continue
-        except (AttributeError, TypeError, IndexError, KeyError):
-            continue
-        found = family(backbone)
-        try:
-            found.stages  # noqa: B018 (they are kept)
-        except (AttributeError, TypeError) as error:
-            reason = f'{error}, unlike in a {family.title}'
-            continue
-        return found
-    return Unknown(backbone, reason)
-
-
-def _registered() -> list[type[Family]]:
-    FAMILIES.import_from_location()
-    # A user's come before ours, which may match as well.
-    return list(reversed(FAMILIES.module_dict.values()))
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..registry import FAMILIES
 from .anatomy import Block, Layer, Merging, Norm, Output, Stage
 from .base import Family, last_of
-from .mmseg_vit import pytorch_attention
 
 
 @FAMILIES.register_module()
@@ -82,7 +81,7 @@ class MiT(Family):
             starts=dict(attn=block.norm1, ffn=block.norm2),
             ends=dict(attn=attn.dropout_layer, ffn=ffn.dropout_layer),
             linears=dict(
-                attn=pytorch_attention(self, attn.attn), ffn=self.ffn(ffn)
+                attn=self.pytorch_attention(attn.attn), ffn=self.ffn(ffn)
             ),
             sized=attn,
         )

@@ -3,8 +3,7 @@
 from torch import nn
 
 from ..registry import FAMILIES
-from .anatomy import MLP, Block, Layer
-from .base import Family
+from .anatomy import MLP, Block
 from .vit import RowOfBlocks
 
 
@@ -41,23 +40,7 @@ class MMSegViT(RowOfBlocks):
             starts=dict(attn=layer.norm1, ffn=layer.norm2),
             ends=dict(attn=attn.dropout_layer, ffn=ffn.dropout_layer),
             linears=dict(
-                attn=pytorch_attention(self, attn.attn), ffn=self.ffn(ffn)
+                attn=self.pytorch_attention(attn.attn), ffn=self.ffn(ffn)
             ),
             mlp=MLP(layer.norm2, ffn.layers, ffn),
         )
-
-
-def pytorch_attention(family: Family, attn: nn.Module) -> dict[str, Layer]:
-    """Return the projections of an ``nn.MultiheadAttention``."""
-    return dict(
-        qkv=family.layer(
-            attn,
-            weight='in_proj_weight',
-            biases=('in_proj_bias',),
-            parts=3,
-            enters=True,
-        ),
-        proj=family.layer(
-            attn, weight='out_proj.weight', biases=('out_proj.bias',)
-        ),
-    )

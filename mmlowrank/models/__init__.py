@@ -9,6 +9,7 @@ from .mmdet_only import (
 )
 from .multi_task import MultiTaskE3VA
 from .served import ServedTasks
+from .stack_shared_model import StackSharedModel
 from .stack_shared_vit import StackSharedViT
 from .tuned_backbone import (
     SwinAdapter,
@@ -36,6 +37,7 @@ __all__ = [
     'AdaMixerQueries',
     'MultiTaskE3VA',
     'ServedTasks',
+    'StackSharedModel',
     'StackSharedViT',
     'SwinARC',
     'SwinAdaptFormer',

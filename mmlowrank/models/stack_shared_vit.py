@@ -4,18 +4,18 @@ Paper: "LORS: Low-rank Residual Structure for Parameter-Efficient Network
 Stacking", CVPR 2024, equation 8. Its text has AdaMixer only; the authors'
 code has a DeiT-Tiny too, and what is here follows that: all blocks share one
 weight for each of qkv, proj, fc1 and fc2; a block keeps a low-rank residual,
-its biases, which start at zero, and its norms.
+its biases, which start at zero, and its norms. For other stacks see
+:mod:`.stack_shared_model`.
 """
 
 from typing import Any
 
-from mmengine.config import ConfigDict
-from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 
 from ..families import family_of
-from ..nn import LORSLinear, LORSStatic
 from ..registry import MODELS
+from .stacks import Site, check, share, sites_of
+from .stock_model import build_model
 
 _STOCK = 'mmpretrain.VisionTransformer'
 
@@ -55,13 +55,14 @@ def StackSharedViT(
             f'frozen_stages={kwargs["frozen_stages"]} cannot freeze a weight '
             'that later blocks train: leave it out'
         )
-    vit = ROOT_MODELS.build(ConfigDict(kwargs, type=_STOCK))
+    vit = build_model(_STOCK, **kwargs)
+    check(sites_of(vit.layers, 'layers'), vit.layers, 'layers', vit)
     sites = _sites(vit)
     vit.lors = nn.ModuleDict()
-    for name, (branch, path) in sites.items():
+    for name, (branch, site) in sites.items():
         options = dict(attn=lors_attn, ffn=lors_ffn)[branch]
         if options is not None:
-            vit.lors[name] = _share(vit.layers, path, options)
+            vit.lors[name] = share(vit.layers, site, options)
     return vit
 
 
@@ -76,46 +77,13 @@ def stock_vit_config(backbone: dict) -> dict:
     return dict(stock, type=_STOCK)
 
 
-def _sites(vit: nn.Module) -> dict[str, tuple[str, str]]:
-    """Return name -> branch and path in a block of the linear layers.
-
-    Raises:
-        ValueError: If they are not the same in all blocks.
-    """
-    layouts = [
-        [
-            (path, linear.weight.shape, linear.bias is None)
-            for path, linear in layer.named_modules()
-            if isinstance(linear, nn.Linear)
-        ]
-        for layer in vit.layers
-    ]
-    if any(layout != layouts[0] for layout in layouts):
-        raise ValueError(
-            'the blocks have linear layers of different sizes, which cannot '
-            'share a weight: give all blocks the same layer_cfgs'
-        )
+def _sites(vit: nn.Module) -> dict[str, tuple[str, Site]]:
+    """Return name -> branch and place in a block of the linear layers."""
     trunk = family_of(vit)
     first = trunk.blocks[0]
     prefix = f'{trunk.path(first.module)}.'
     return {
-        name: (branch, layer.path.removeprefix(prefix))
+        name: (branch, Site(layer.path.removeprefix(prefix)))
         for branch, layers in first.linears.items()
         for name, layer in layers.items()
     }
-
-
-def _share(layers: nn.ModuleList, path: str, options: dict) -> LORSStatic:
-    """Let the linear layers at a path in each block share one weight."""
-    linear = layers[0].get_submodule(path)
-    bias = 'none' if linear.bias is None else 'private'
-    stack = LORSStatic(
-        linear.in_features,
-        linear.out_features,
-        len(layers),
-        **{'bias': bias, **options},
-    )
-    parent, _, name = path.rpartition('.')
-    for stage, layer in enumerate(layers):
-        setattr(layer.get_submodule(parent), name, LORSLinear(stack, stage))
-    return stack

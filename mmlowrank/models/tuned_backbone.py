@@ -7,7 +7,7 @@ state-dict keys and every method of the stock class stay as they are.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,16 +19,17 @@ from torch import nn
 from ..checkpoint import swin
 from ..checkpoint.adapter_checks import accept_adapters
 from ..registry import MODELS, TUNERS, resolve, type_name
-from ..tuners import CHILD, Tuner
+from ..tuners import CHILD, Composition, Tuner
 from .stack_shared_vit import stock_vit_config
 
 
 @MODELS.register_module()
 def TunedBackbone(
     backbone: dict,
-    tuner: dict,
+    tuner: dict | Sequence[dict],
     stochastic_trunk: bool = False,
     memory: str = 'lean',
+    trainable: Sequence[str] = (),
     init_cfg: dict | list[dict] | None = None,
     pretrained: str | None = None,
     convert_weights: bool = False,
@@ -41,13 +42,17 @@ def TunedBackbone(
     Args:
         backbone: Config of a backbone. Its type is looked up in the scope
             that is building: ``SwinTransformer`` is mmdet's inside mmdet.
-        tuner: Config of a tuner, e.g. ``dict(type='LoRand', rank=8)``. The
-            next two may also stand in it.
+        tuner: Config of a tuner, e.g. ``dict(type='LoRand', rank=8)``, or a
+            list of several. The next three may also stand in it.
         stochastic_trunk: Keep dropout and stochastic depth of the frozen
             trunk active in training. Off by default: frozen parts compute
             the same function in training and in evaluation.
         memory: ``'lean'`` rebuilds intermediate results of frozen blocks in
             the backward pass, ``'stock'`` keeps them.
+        trainable: Stock tensors that train besides what the tuner trains:
+            regular expressions that match their names in the backbone from
+            the start, e.g. ``['patch_embed', r'norm\\d', 'stages.3']``. What
+            they are is logged.
         init_cfg: Set here or in ``backbone``; means the same.
         pretrained: A checkpoint; short for an ``init_cfg`` of type
             ``'Pretrained'``. mmdet's and mmseg's ``pretrained`` of a whole
@@ -59,11 +64,13 @@ def TunedBackbone(
     Raises:
         KeyError: If the backbone or the tuner is unknown.
         TypeError: If the backbone lacks what the tuner needs.
-        ValueError: If ``memory`` is unknown, or weights are named twice.
+        ValueError: If ``memory`` is unknown, weights are named twice, a
+            pattern matches nothing, or tuners do not go together.
     """
-    backbone, tuner = dict(backbone), dict(tuner)
-    trunk = dict(stochastic_trunk=stochastic_trunk, memory=memory)
-    trunk.update({key: tuner.pop(key) for key in [*trunk] if key in tuner})
+    backbone = dict(backbone)
+    trunk = dict(
+        stochastic_trunk=stochastic_trunk, memory=memory, trainable=trainable
+    )
     if init_cfg is not None:
         backbone['init_cfg'] = init_cfg
     # Of a TIMMBackbone it is a switch, and stays there.
@@ -81,8 +88,30 @@ def TunedBackbone(
     stock = build_stock(backbone)
     # The class, because another scope may be building by then.
     again = partial(build_stock, dict(backbone, type=type(stock)))
-    tuned = _build_tuner(tuner).attach(stock, **trunk)
-    getattr(tuned, CHILD).build_stock = again
+    return attach(tuner, stock, again, **trunk)
+
+
+def attach(
+    tuner: dict | Sequence[dict],
+    stock: nn.Module,
+    build_again: Callable[[], nn.Module],
+    **trunk: Any,
+) -> nn.Module:
+    """Attach what a config describes to a part of a model, and return it.
+
+    Args:
+        tuner: Config of a tuner, or of several.
+        stock: The part.
+        build_again: Builds it anew.
+        trunk: What :class:`.Tuner` takes besides; may also stand in
+            ``tuner``.
+    """
+    configs = [tuner] if isinstance(tuner, dict) else tuner
+    configs = [dict(config) for config in configs]
+    for config in configs:
+        trunk.update((k, config.pop(k)) for k in OF_TRUNK if k in config)
+    tuned = _build_tuner(configs).attach(stock, **trunk)
+    getattr(tuned, CHILD).build_stock = build_again
     return accept_adapters(tuned)
 
 
@@ -176,7 +205,14 @@ def tuner_name(kind: Any) -> str:
     return type_name(_tuner_class(kind), TUNERS)
 
 
-def _build_tuner(tuner: dict) -> nn.Module:
+def _build_tuner(configs: Sequence[dict]) -> Tuner:
+    methods = [_build_method(config) for config in configs]
+    if not methods:
+        raise ValueError("tuner=[] names none: use dict(type='Fixed')")
+    return methods[0] if len(methods) == 1 else Composition(methods)
+
+
+def _build_method(tuner: dict) -> Tuner:
     found = _tuner_class(tuner['type'])
     built = TUNERS.build(dict(tuner, _scope_='mmlowrank'))
     built.arguments = {
@@ -193,6 +229,11 @@ def arguments_of(tuner_type: str) -> set[str]:
 
 # What describes the trunk and its weights, whatever the method.
 GENERAL = set(inspect.signature(TunedBackbone).parameters)
+# Of these, what may stand in the config of a tuner too.
+OF_TRUNK = set(inspect.signature(Tuner.attach).parameters) - {
+    'self',
+    'backbone',
+}
 
 
 def _split(kwargs: dict, tuner_type: str) -> tuple[dict, dict, dict]:

@@ -52,6 +52,7 @@ class LoRAUpdate(nn.Module):
                 f'LoRA targets must be some of {PARTS}, got {targets}'
             )
         self.embed_dims = embed_dims
+        self.rank = rank
         self.scale = (rank if alpha is None else alpha) / rank
         self.targets = tuple(part for part in PARTS if part in targets)
         count = len(self.targets)

@@ -34,10 +34,13 @@ from .mixing_matrices import (
     generate_mixing,
     low_rank_terms,
 )
+from .stages import per_stage
 
 INITS = ('official', 'paper')
 PARTS = ('both', 'shared', 'private')
 OUTPUT_BIASES = ('private', 'shared', 'none')
+# How many stages there are, errors say together with who says so.
+_GIVEN = ', by num_stages'
 
 
 class LORSStatic(nn.Module):
@@ -75,8 +78,8 @@ class LORSStatic(nn.Module):
         init: str = 'official',
     ) -> None:
         super().__init__()
-        ranks = per_stage('LORS^T rank', rank, num_stages)
-        counts = per_stage('LORS^T terms', terms, num_stages)
+        ranks = per_stage('LORS^T rank', rank, num_stages, _GIVEN)
+        counts = per_stage('LORS^T terms', terms, num_stages, _GIVEN)
         _check('bias', bias, OUTPUT_BIASES)
         _check('init', init, INITS)
         self.init = init
@@ -182,8 +185,8 @@ class LORSAdaptive(nn.Module):
         init: str = 'official',
     ) -> None:
         super().__init__()
-        ranks = per_stage('LORS^A rank', rank, num_stages)
-        counts = per_stage('LORS^A terms', terms, num_stages)
+        ranks = per_stage('LORS^A rank', rank, num_stages, _GIVEN)
+        counts = per_stage('LORS^A terms', terms, num_stages, _GIVEN)
         _check('parts', parts, PARTS)
         _check('init', init, INITS)
         self.sizes, self.init = sizes, init
@@ -334,24 +337,6 @@ class _Private(nn.Module):
         spatial = low_rank_terms(e[:, 1], self.spatial_B, self.spatial_A)
         both = torch.cat([channel.flatten(2), spatial.flatten(2)], 2)
         return both.transpose(0, 1).flatten(1)
-
-
-def per_stage(
-    name: str, value: int | Sequence[int], num_stages: int
-) -> list[int]:
-    """Return one positive number for each stage.
-
-    Raises:
-        ValueError: If there is another number of them, or one is below 1.
-    """
-    values = [value] * num_stages if isinstance(value, int) else list(value)
-    if len(values) != num_stages or min(values, default=0) < 1:
-        raise ValueError(
-            f'{name} must be one positive number, or one for each of the '
-            f'{num_stages} stages, got {value!r}. Set it together with '
-            'num_stages'
-        )
-    return values
 
 
 def _check(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -25,13 +25,21 @@ class LORSLinear(nn.Module):
     Args:
         stack: Of all stages. Not a child of this layer.
         stage: Index of the stage.
+        joint: What stands in a stock state dict between the path of this
+            layer and ``weight``: ``'_'`` for the projection ``in_proj`` of
+            ``nn.MultiheadAttention``, which is no layer there.
     """
 
-    def __init__(self, stack: LORSStatic, stage: int) -> None:
+    def __init__(
+        self, stack: LORSStatic, stage: int, joint: str = '.'
+    ) -> None:
         super().__init__()
         # Past nn.Module.__setattr__, which would register a child.
         self.__dict__['stack'] = stack
         self.stage = stage
+        self.joint = joint
+        # As of nn.Linear, which stock code asks for them.
+        self.out_features, self.in_features = stack.weight.shape
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
         """Return the weight (out, in) and bias (out,) of the plain layer."""
@@ -43,6 +51,8 @@ class LORSLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Return what the layer is, for the printed model."""
-        out_features, in_features = self.stack.weight.shape
         rank = self.stack.B[self.stage].shape[1]
-        return f'{in_features}, {out_features}, stage={self.stage}, {rank=}'
+        return (
+            f'{self.in_features}, {self.out_features}, '
+            f'stage={self.stage}, {rank=}'
+        )

@@ -5,6 +5,7 @@ from .adaptformer import AdaptFormer
 from .arc import ARC
 from .base import CHILD, CannotMerge, Tuner, checkpoint_parts, tuners_of
 from .colin import CoLin
+from .composition import Composition
 from .e3va import E3VA
 from .fact import FacT
 from .fixed import Fixed
@@ -32,6 +33,7 @@ __all__ = [
     'BitFit',
     'CannotMerge',
     'CoLin',
+    'Composition',
     'FacT',
     'Fixed',
     'Full',

@@ -6,7 +6,7 @@ from torch import nn
 
 from ..nn import adapter
 from ..registry import TUNERS
-from .serial import SITES, SerialTuner, check_sites
+from .serial import SITES, SerialTuner
 
 
 @TUNERS.register_module()
@@ -24,9 +24,11 @@ class Adapter(SerialTuner):
             ``mid_ratio``.
         hidden_dropout: Dropout rate of the hidden vector.
         sites: ``'attn'``, ``'ffn'`` or both: the branches with an adapter.
+        layers: Indices of the blocks with adapters, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
 
     Raises:
-        ValueError: If a site is unknown.
+        ValueError: If a site is unknown, or there is no such block.
     """
 
     def __init__(
@@ -35,14 +37,14 @@ class Adapter(SerialTuner):
         mid_channels: int | None = None,
         hidden_dropout: float = 0.1,
         sites: Sequence[str] = SITES,
+        layers: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        self.sites = check_sites(sites, 'Adapter')
+        super().__init__(sites, layers)
         self.mid_ratio = mid_ratio
         self.mid_channels = mid_channels
         self.hidden_dropout = hidden_dropout
 
-    def make_adapter(self, width: int) -> nn.Module:
+    def make_adapter(self, width: int, stage: int) -> nn.Module:
         mid_channels = self.mid_channels
         if mid_channels is None:
             mid_channels = int(width * self.mid_ratio)

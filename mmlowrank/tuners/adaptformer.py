@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..families import Block
 from ..nn import adaptformer
 from ..registry import TUNERS
-from .serial import BOTTLENECK, SITES, check_sites
+from .serial import BOTTLENECK, SITES
 from .streams import Addition, StreamTuner
 
 
@@ -22,11 +22,13 @@ class AdaptFormer(StreamTuner):
         mid_channels: Width of the bottleneck.
         sites: ``('attn', 'ffn')`` as the E3VA paper's counts need, or
             ``('ffn',)`` as in the original paper.
+        layers: Indices of the blocks with bottlenecks, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
         scale: The constant factor of the branch.
         hidden_dropout: Dropout rate of the hidden vector.
 
     Raises:
-        ValueError: If a site is unknown.
+        ValueError: If a site is unknown, or there is no such block.
     """
 
     cannot_merge = BOTTLENECK
@@ -35,18 +37,18 @@ class AdaptFormer(StreamTuner):
         self,
         mid_channels: int = 64,
         sites: Sequence[str] = SITES,
+        layers: Sequence[int] | None = None,
         scale: float = 0.1,
         hidden_dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        self.sites = check_sites(sites, 'AdaptFormer')
+        super().__init__(sites, layers)
         self.options = dict(
             mid_channels=mid_channels,
             scale=scale,
             hidden_dropout=hidden_dropout,
         )
 
-    def make_adapter(self, width: int) -> nn.Module:
+    def make_adapter(self, width: int, stage: int) -> nn.Module:
         return adaptformer.ParallelBottleneck(width, **self.options)
 
     def addition(self, block: Block) -> Addition:

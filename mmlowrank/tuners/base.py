@@ -8,7 +8,8 @@ ask the tuner; nothing is guessed from a parameter's name.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -23,7 +24,9 @@ from .checkpointing import (
     take_over_with_cp,
 )
 from .folding import Change, Unmergeable, merged
-from .roles import keeps_statistics
+from .holding import modules_to_hold
+from .patterns import UNFREEZE, asked_for, matching, tensors_that_train
+from .placement import chosen_layers
 from .weights import CHILD, KnowsWeights, tensors_of
 
 
@@ -37,9 +40,12 @@ class Tuner(KnowsWeights, nn.Module, ABC):
     A method says what it ``needs`` of a trunk and what it adds in
     :meth:`build` (or in :meth:`BlockTuner.adapt`, one module for each
     block), and, if it trains tensors of the stock backbone, in
-    :meth:`trained_stock` which. What it
-    changes linearly it notes in ``changes``, by which it merges; or it says
-    in ``cannot_merge`` why it does not.
+    :meth:`trained_stock` which. What it changes linearly it notes in
+    ``changes``, by which it merges; or it says in ``cannot_merge`` why it
+    does not.
+
+    The backbone may be any module: the decoder of a detector is the
+    ``backbone`` of the tuner that is attached to it.
 
     Hooks must be bound methods or partials, not closures: a deep copy of the
     model (EMA makes one) copies them with the modules they refer to.
@@ -71,12 +77,31 @@ class Tuner(KnowsWeights, nn.Module, ABC):
     def build(self, trunk: Family) -> None:
         """Add this method's modules to ``self`` and hook the trunk."""
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        """Return names of the stock tensors that this method trains.
+    def trained_stock(self, trunk: Family) -> list[str]:
+        """Return patterns of the names of stock tensors that train.
 
-        What the stock ``frozen_stages`` freezes stays frozen all the same.
+        Regular expressions that match from the start. They are resolved
+        once, together with ``trainable`` of the config. What the stock
+        ``frozen_stages`` freezes stays frozen all the same.
         """
-        return set()
+        return []
+
+    def linear_changes(self) -> list[Change]:
+        """Return all linear changes, of the layers that are there now."""
+        return self.changes
+
+    def follow_stock(self) -> None:
+        """Take over what :meth:`init_backbone_weights` has written."""
+
+    @property
+    def title(self) -> str:
+        """What tables and errors call the method."""
+        return type(self).__name__
+
+    @property
+    def methods(self) -> list['Tuner']:
+        """The methods that it consists of."""
+        return [self]
 
     def losses(self) -> dict[str, Tensor]:
         """Return name -> a loss of this method's own, a scalar."""
@@ -89,19 +114,22 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         backbone: nn.Module,
         stochastic_trunk: bool = False,
         memory: str = 'lean',
+        trainable: Sequence[str] = (),
     ) -> nn.Module:
         """Attach to ``backbone``, freeze what is not owned, return it.
 
         Args:
-            backbone: A stock backbone.
+            backbone: A stock backbone, or any other part of a model.
             stochastic_trunk: Keep dropout and stochastic depth of the frozen
                 trunk active in training.
             memory: ``'lean'`` or ``'stock'``, see :mod:`..families.rewriting`.
+            trainable: Patterns of names of stock tensors that train besides
+                what the method trains.
 
         Raises:
             TypeError: If the trunk lacks what the method needs.
-            ValueError: If the backbone already has a tuner, or ``memory`` is
-                unknown.
+            ValueError: If the backbone already has a tuner, ``memory`` is
+                unknown, or a pattern matches nothing that can train.
         """
         if memory not in ('lean', 'stock'):
             raise ValueError(
@@ -113,7 +141,8 @@ class Tuner(KnowsWeights, nn.Module, ABC):
                 f"'{CHILD}'; attach one tuner to a backbone"
             )
         trunk = family_of(backbone)
-        self.check_fits(trunk)
+        for method in self.methods:
+            method.check_fits(trunk)
         # Stock Swins apply their own frozen_stages in train(), which would
         # be after the distributed wrap: make them do it now.
         backbone.train()
@@ -123,15 +152,17 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             if not parameter.requires_grad
         }
         # What no output depends on gets no gradient, so it cannot train.
-        named = self.trained_stock(trunk) - trunk.unused()
+        stock, unused = tensors_that_train(backbone), trunk.unused()
+        asked = asked_for(trainable, stock, backbone, already_frozen, unused)
+        stock = [name for name in stock if name not in unused]
+        named = {*matching(self.trained_stock(trunk), stock), *asked}
         self._trained_stock = named - already_frozen
-        # In __dict__, because as a registered child it would be a cycle.
-        self.__dict__['backbone'] = backbone
         self.stochastic_trunk = stochastic_trunk
-        self.changes = []
-        self.build(trunk)
-        if not any(True for _ in self.parameters()):
-            self._check_some_train(named, already_frozen)
+        self.join(trunk)
+        for method in self.methods:
+            named = {*matching(method.trained_stock(trunk), stock)}
+            if not any(True for _ in method.parameters()):
+                method._check_some_train(named, already_frozen)
         # Last child, so that train() below comes after the stock children.
         backbone.add_module(CHILD, self)
         # On the instance, because the class must stay the stock one:
@@ -148,6 +179,13 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         self.watch_weights()
         backbone.train()
         return backbone
+
+    def join(self, trunk: Family) -> None:
+        """Build this method's modules beside a trunk."""
+        # In __dict__, because as a registered child it would be a cycle.
+        self.__dict__['backbone'] = trunk.backbone
+        self.changes = []
+        self.build(trunk)
 
     def check_fits(self, trunk: Family) -> None:
         """Check that a trunk has what this method needs.
@@ -180,8 +218,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             raise ValueError(
                 f'{type(self).__name__} would train {len(named)} tensors, '
                 f'{min(named)} among them, but the config freezes all of '
-                'them. Lower frozen_stages of the backbone, or set '
-                'norm_cfg.requires_grad=True if it has norm_cfg'
+                f'them. {UNFREEZE}'
             )
 
     def merge(self) -> dict[str, Tensor]:
@@ -194,12 +231,12 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         if because is None:
             try:
                 return merged(
-                    self.stock_state_dict(), self.changes, type(self).__name__
+                    self.stock_state_dict(), self.linear_changes(), self.title
                 )
             except Unmergeable as error:
                 because = str(error)
         raise CannotMerge(
-            f'{type(self).__name__} cannot be merged into a stock '
+            f'{self.title} cannot be merged into a stock '
             f'checkpoint, because {because}. Ship the tuned model with '
             'mmlowrank'
         )
@@ -260,7 +297,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             state, duty = states if name in owned else ('trains', 'freezes')
             raise RuntimeError(
                 f"backbone parameter '{name}' {state}, but the tuner "
-                f'{type(self).__name__} {duty} it. Something changed '
+                f'{self.title} {duty} it. Something changed '
                 'requires_grad after the model was built: remove that '
                 'code, or choose a tuner that owns this parameter'
             )
@@ -272,8 +309,12 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         modules after a model is built (SyncBN to BN and back).
         """
         super().train(mode)
-        if mode:
-            for module in self._modules_to_hold():
+        # A method of a composition is not the backbone's tuner itself.
+        if mode and self.backbone._modules.get(CHILD, self) is self:
+            owned = {id(tensor) for tensor in self.owned().values()}
+            for module in modules_to_hold(
+                self.backbone, owned, self, self.stochastic_trunk
+            ):
                 module.training = False
             self._checkpoint(take_over_reentrant(self.backbone))
         return self
@@ -283,66 +324,54 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             if self.repeatable:
                 checkpoint_forward(part)
 
-    def _modules_to_hold(self) -> Iterator[nn.Module]:
-        """Yield the stock modules that stay in eval mode.
-
-        A part that trains as a whole behaves as in full tuning. Elsewhere
-        statistics do not move, and randomness follows ``stochastic_trunk``.
-        """
-        owned = {id(tensor) for tensor in self.owned().values()}
-        # By path, in one pass over the parameters: loops that count
-        # iterations set the mode before each.
-        trained, frozen = set(), set()
-        parameters = self.backbone.named_parameters(remove_duplicate=False)
-        for name, parameter in parameters:
-            (trained if id(parameter) in owned else frozen).update(
-                _parents(name)
-            )
-        return self._held_below('', self.backbone, trained - frozen)
-
-    def _held_below(
-        self, path: str, module: nn.Module, whole: set[str]
-    ) -> Iterator[nn.Module]:
-        if path in whole:
-            return
-        if path and (keeps_statistics(module) or not self.stochastic_trunk):
-            yield module
-        for name, child in module.named_children():
-            if child is not self:
-                below = f'{path}.{name}' if path else name
-                yield from self._held_below(below, child, whole)
-
 
 class BlockTuner(Tuner):
     """Base of the methods that add one module to each block.
 
-    These are ``stages[stage][block]``.
+    These are ``stages[stage][block]``, empty ones where ``layers`` leaves a
+    block out.
+
+    Args:
+        layers: Indices of the adapted blocks, counted through all stages
+            from 0; negative ones from the end. Defaults to all.
     """
 
+    def __init__(self, layers: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.layers = layers
+
     def build(self, trunk: Family) -> None:
+        chosen = chosen_layers(self.layers, trunk, type(self).__name__)
+        index = count()
         self.stages = nn.ModuleList(
-            nn.ModuleList(self.adapt(block) for block in stage.blocks)
-            for stage in trunk.stages
+            nn.ModuleList(
+                self.adapt(block, i)
+                if next(index) in chosen
+                else nn.ModuleDict()
+                for block in stage.blocks
+            )
+            for i, stage in enumerate(trunk.stages)
         )
 
     @abstractmethod
-    def adapt(self, block: Block) -> nn.Module:
-        """Hook one block, and return what the method adds to it."""
+    def adapt(self, block: Block, stage: int) -> nn.Module:
+        """Hook one block, and return what the method adds to it.
 
-
-def _parents(name: str) -> Iterator[str]:
-    """Yield the path of each module that a tensor is in, and the root's."""
-    while name:
-        name = name.rpartition('.')[0]
-        yield name
+        Args:
+            block: The block.
+            stage: Index of its stage.
+        """
 
 
 def tuners_of(model: nn.Module) -> dict[str, Tuner]:
-    """Return path -> tuner for every tuner in ``model``."""
+    """Return path -> tuner for every tuner in ``model``.
+
+    Of a composition that is the whole, and none of its methods.
+    """
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, Tuner)
+        if isinstance(module, Tuner) and name.split('.')[-1] == CHILD
     }
 
 
@@ -365,7 +394,7 @@ def checkpoint_parts(model: nn.Module, paths: Iterable[str]) -> None:
         else:
             print_log(
                 f"activation_checkpointing of '{path}' is left out: "
-                f'{type(trunk.tuner).__name__} keeps nothing of its trunk, '
+                f'{trunk.tuner.title} keeps nothing of its trunk, '
                 'so there is nothing to win',
                 logger='current',
             )

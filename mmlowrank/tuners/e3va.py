@@ -12,6 +12,7 @@ from ..registry import TUNERS
 from .base import CHILD, Tuner
 from .highway import Highway
 from .losses import orthogonality_loss
+from .patterns import below
 
 _OPTIONS = {
     'structure': ('parallel', 'stacked'),
@@ -155,20 +156,11 @@ class E3VA(Tuner):
     def losses(self) -> dict[str, Tensor]:
         return orthogonality_loss(self, self.orthogonality)
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        if not self.train_fpn_norms:
-            return set()
-        return {
-            f'{output.norm}.{name}'
-            for output in trunk.outputs
-            if output.norm is not None
-            for name, _ in trunk.backbone.get_submodule(
-                output.norm
-            ).named_parameters()
-        }
+    def trained_stock(self, trunk: Family) -> list[str]:
+        norms = [o.norm for o in trunk.outputs if o.norm is not None]
+        return below(norms) if self.train_fpn_norms else []
 
-    def init_backbone_weights(self) -> None:
-        super().init_backbone_weights()
+    def follow_stock(self) -> None:
         if self.highway.merging is not None:
             stock = _mergings(family_of(self.backbone))
             for ours, module in zip(self.highway.merging, stock, strict=True):
@@ -220,9 +212,10 @@ class E3VA(Tuner):
             return  # init_backbone_weights copies them itself
         trunk = family_of(self.backbone)
         paths = [trunk.path(module) for module in _mergings(trunk)]
+        own = trunk.path(self)
         for name, parameter in self.highway.merging.named_parameters():
             index, _, rest = name.partition('.')
-            ours = f'{prefix}{CHILD}.highway.merging.{name}'
+            ours = f'{prefix}{own}.highway.merging.{name}'
             stock = f'{prefix}{paths[int(index)]}.{rest}'
             if ours not in state_dict and stock in state_dict:
                 state_dict[ours] = state_dict[stock].to(parameter.device)

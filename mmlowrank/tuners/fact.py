@@ -49,7 +49,7 @@ class FacT(Tuner):
                 )
             else:
                 compute_folded(layer, fold)
-            self.changes.append(Change(layer, fold))
+            self.changes.append(Change(layer, fold, adds=True))
 
     def _layers(self, trunk: Family) -> Iterator[tuple[Layer, range]]:
         """Yield each linear layer and its blocks in the stack."""

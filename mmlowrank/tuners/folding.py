@@ -32,11 +32,14 @@ class Change:
         layer: The layer or norm.
         fold: The change.
         before: The norm that feeds the layer, which may take a shift.
+        adds: Whether it only adds to the weight, whatever that is. Several
+            such changes of one layer add up.
     """
 
     layer: Layer
     fold: Fold
     before: Norm | None = None
+    adds: bool = False
 
 
 def plain_kind(module: nn.Module) -> type[nn.Module]:
@@ -65,18 +68,27 @@ def compute_folded(layer: Layer, fold: Fold) -> None:
         )
     module = layer.module
     own = module.__dict__.get('forward')
-    if getattr(own, 'func', None) is _forward:
-        own.keywords['_folds'].append((layer, fold))
-    else:
-        module.forward = partial(_forward, module, _folds=[(layer, fold)])
+    if getattr(own, 'func', None) is not _forward:
+        own = module.forward = partial(_forward, module, _folds={})
+    folds = own.keywords['_folds']
+    _, earlier = folds.get(layer.weight, (layer, []))
+    folds[layer.weight] = layer, [*earlier, fold]
+
+
+def _in_turn(
+    folds: list[Fold], weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    for fold in folds:
+        weight, bias = fold(weight, bias)
+    return weight, bias
 
 
 def _forward(
-    module: nn.Module, *args: Any, _folds: list, **kwargs: Any
+    module: nn.Module, *args: Any, _folds: dict, **kwargs: Any
 ) -> Any:
     tensors = {}
-    for layer, fold in _folds:
-        changed, shift = layer.folded(fold)
+    for layer, folds in _folds.values():
+        changed, shift = layer.folded(partial(_in_turn, folds))
         tensors.update(changed)
         if shift is not None:
             tensors['bias'] = shift  # a layer of PyTorch, without one
@@ -117,9 +129,13 @@ def merged(
         Unmergeable: If a shift has no place in the stock backbone.
     """
     state_dict, shifts = dict(stock), []
+    layers: dict[str, list[Change]] = {}
     for change in changes:
+        layers.setdefault(change.layer.name, []).append(change)
+    for change, *others in layers.values():
         layer = change.layer
-        tensors, shift = layer.folded(change.fold)
+        folds = [change.fold, *(other.fold for other in others)]
+        tensors, shift = layer.folded(partial(_in_turn, folds))
         for name, tensor in tensors.items():
             state_dict[f'{layer.path}.{name}'] = tensor
         if shift is not None and shift.any():

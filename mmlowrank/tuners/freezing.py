@@ -1,11 +1,11 @@
 """Freeze parts of a whole model that a regular expression names."""
 
-import re
 from collections.abc import Sequence
 
 from torch import nn
 
 from .base import CHILD, tuners_of
+from .patterns import check_patterns, matching
 from .roles import keeps_statistics
 
 
@@ -33,27 +33,19 @@ def freeze_matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         if tensor.requires_grad  # not that of a frozen teacher
     }
     parameters = dict(model.named_parameters())
-    switched, matched = [], set()
-    for pattern in patterns:
-        names = [name for name in parameters if re.match(pattern, name)]
-        if not names:
+    check_patterns(patterns, [*parameters], model, 'freeze')
+    switched = []
+    for name in matching(patterns, parameters):
+        if name in owned:
             raise ValueError(
-                f'freeze pattern {pattern!r} matches no parameter. Top-level '
-                'parts are: '
-                + ', '.join(name for name, _ in model.named_children())
+                f"freeze={list(patterns)} matches '{name}', which a tuner "
+                'trains. Choose another tuner to freeze it (e.g. '
+                "type='mmlowrank.SwinFixed')"
             )
-        for name in names:
-            if name in owned:
-                raise ValueError(
-                    f"freeze pattern {pattern!r} matches '{name}', which the "
-                    "backbone's tuner trains. Choose another tuner to "
-                    "freeze it (e.g. type='mmlowrank.SwinFixed')"
-                )
-            matched.add(id(parameters[name]))
-            if parameters[name].requires_grad:
-                parameters[name].requires_grad_(False)
-                switched.append(name)
-    if matched:
+        if parameters[name].requires_grad:
+            parameters[name].requires_grad_(False)
+            switched.append(name)
+    if patterns:
         parts = _FrozenParts.of(model)
         parts.patterns |= set(patterns)
         parts.train(model.training)
@@ -95,4 +87,4 @@ class _FrozenParts(nn.Identity):
         return self
 
     def _named(self, name: str) -> bool:
-        return any(re.match(pattern, name) for pattern in self.patterns)
+        return bool(matching(self.patterns, [name]))

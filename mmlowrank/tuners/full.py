@@ -1,25 +1,26 @@
 """FULL: every parameter of the backbone trains."""
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
 
 from ..families import Family
 from ..registry import TUNERS
 from .named import StockTuner
-from .weights import tensors_of
 
 
 @TUNERS.register_module()
 class Full(StockTuner):
     """Full fine-tuning, the upper row of every table."""
 
-    def attach(
-        self,
-        backbone: nn.Module,
-        stochastic_trunk: bool = True,
-        memory: str = 'stock',
-    ) -> nn.Module:
+    def attach(self, backbone: nn.Module, **trunk: Any) -> nn.Module:
         """Attach; nothing of the trunk is frozen, so it stays as it is."""
-        return super().attach(backbone, stochastic_trunk=True, memory='stock')
+        trunk.update(stochastic_trunk=True, memory='stock')
+        return super().attach(backbone, **trunk)
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        return {name for name, _ in tensors_of(trunk.backbone)}
+    def trained_stock(self, trunk: Family) -> list[str]:
+        return ['']
+
+    def owned(self) -> dict[str, Tensor]:
+        # Nothing is shared with a base, so computed buffers belong to it too.
+        return super().owned() | dict(self.backbone.named_buffers())

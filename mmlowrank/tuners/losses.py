@@ -6,7 +6,7 @@ to the losses that it returns. From there on they are losses like all others:
 scaled, accumulated, averaged over processes and logged.
 """
 
-from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,12 +35,22 @@ def _add(model: nn.Module, args: tuple, kwargs: dict, losses: Any) -> Any:
         return losses
     # Asked at each call: a deep copy of the model has this hook, too, and
     # tuners of its own.
-    added = Counter()
-    for tuner in tuners_of(model).values():
+    added = summed(
+        tuner.losses()
+        for tuner in tuners_of(model).values()
         # Not of a frozen copy, as a teacher in semi-supervised training is.
-        if any(p.requires_grad for p in tuner.parameters()):
-            added.update(tuner.losses())
+        if any(p.requires_grad for p in tuner.parameters())
+    )
     return {**losses, **added}
+
+
+def summed(losses: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return name -> sum of the losses of that name."""
+    total: dict[str, Tensor] = {}
+    for some in losses:
+        for name, loss in some.items():
+            total[name] = total[name] + loss if name in total else loss
+    return total
 
 
 def orthogonality_loss(tuner: nn.Module, weight: float) -> dict[str, Tensor]:

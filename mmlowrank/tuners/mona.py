@@ -6,7 +6,7 @@ from torch import nn
 
 from ..nn import mona
 from ..registry import TUNERS
-from .serial import BOTTLENECK, SITES, check_sites
+from .serial import BOTTLENECK, SITES
 from .streams import BehindSum
 
 
@@ -21,7 +21,9 @@ class Mona(BehindSum):
         dropout: Dropout rate of the hidden vector.
         init: ``'paper'``, which is not the stock model at the start, or
             ``'identity'``.
-        sites: ``('attn', 'ffn')``, or one of them.
+        sites: ``'attn'``, ``'ffn'`` or both: the branches with an adapter.
+        layers: Indices of the blocks with adapters, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -35,12 +37,12 @@ class Mona(BehindSum):
         dropout: float = 0.1,
         init: str = 'paper',
         sites: Sequence[str] = SITES,
+        layers: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        self.sites = check_sites(sites, 'Mona')
+        super().__init__(sites, layers)
         self.options = dict(
             mid_channels=mid_channels, dropout=dropout, init=init
         )
 
-    def make_adapter(self, width: int) -> nn.Module:
+    def make_adapter(self, width: int, stage: int) -> nn.Module:
         return mona.MonaAdapter(width, **self.options)

@@ -4,9 +4,14 @@ BitFit is defined by names in its paper, so names are read here, once, when
 the tuner is attached; what they stand for is an explicit list from then on.
 """
 
+import re
+from collections.abc import Sequence
+
 from ..families import Family
 from ..registry import TUNERS
 from .base import Tuner
+from .patterns import below
+from .placement import chosen_layers
 from .roles import norm_tensors
 
 
@@ -34,13 +39,8 @@ class BitFit(StockTuner):
         super().__init__()
         self.position_bias = position_bias
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        return {
-            name
-            for name, _ in trunk.backbone.named_parameters()
-            if name.split('.')[-1] == 'bias'
-            or (self.position_bias and 'bias' in name.split('.')[-1])
-        }
+    def trained_stock(self, trunk: Family) -> list[str]:
+        return [r'.*bias[^.]*$' if self.position_bias else r'(.*\.)?bias$']
 
 
 @TUNERS.register_module()
@@ -50,47 +50,36 @@ class NormTuning(StockTuner):
     Running statistics, where there are some, move as in full tuning.
     """
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        return norm_tensors(trunk.backbone)
+    def trained_stock(self, trunk: Family) -> list[str]:
+        return [f'{re.escape(n)}$' for n in norm_tensors(trunk.backbone)]
 
 
 @TUNERS.register_module()
 class Partial(StockTuner):
-    """Train the last blocks (PARTIAL-1 of the E3VA paper is one block).
+    """Train some blocks (PARTIAL-1 of the E3VA paper trains the last).
 
     A trained block behaves as in full tuning, stochastic depth included;
     the output norms stay frozen.
 
     Args:
-        blocks: How many of the last blocks train.
+        layers: Indices of the blocks that train, counted through all stages
+            from 0; negative ones from the end. None means all.
 
     Raises:
-        ValueError: If the backbone has fewer blocks.
+        ValueError: If there is no such block.
     """
 
     needs = ('blocks',)
 
     def __init__(
         self,
-        blocks: int = 1,
+        layers: Sequence[int] | None = (-1,),
     ) -> None:
         super().__init__()
-        self.blocks = blocks
+        self.layers = layers
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        blocks = [block.module for block in trunk.blocks]
-        if not 1 <= self.blocks <= len(blocks):
-            raise ValueError(
-                f'Partial blocks={self.blocks}, but the backbone has '
-                f'{len(blocks)} blocks'
-            )
-        trained = {
-            id(parameter)
-            for block in blocks[-self.blocks :]
-            for parameter in block.parameters()
-        }
-        return {
-            name
-            for name, parameter in trunk.backbone.named_parameters()
-            if id(parameter) in trained
-        }
+    def trained_stock(self, trunk: Family) -> list[str]:
+        return below(
+            trunk.path(trunk.blocks[index].module)
+            for index in chosen_layers(self.layers, trunk, 'Partial')
+        )

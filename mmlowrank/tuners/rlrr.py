@@ -6,9 +6,10 @@ from torch import nn
 
 from ..families import Block, Family
 from ..registry import TUNERS
+from .placement import check_sites
 from .swapping import SwappingTuner
 
-_MODULES = ('patch', 'attn', 'ffn', 'norm', 'merging')
+_SITES = ('patch', 'attn', 'ffn', 'norm', 'merging')
 
 
 @TUNERS.register_module()
@@ -30,7 +31,7 @@ class RLRR(SwappingTuner):
         sides: Which scales there are: ``('left', 'right')`` or one (table 6
             of the paper).
         residual: Whether the frozen weight is added (table 6).
-        modules: What is adapted, some of ``'patch'`` (a ViT's embedding),
+        sites: What is adapted, some of ``'patch'`` (a ViT's embedding),
             ``'attn'``, ``'ffn'``, ``'norm'`` (MHA, FFN and LayerNorm in
             figure 2, output norms included) and ``'merging'``. Of a ResNet
             the 1 x 1 convolutions are, in any case.
@@ -52,75 +53,48 @@ class RLRR(SwappingTuner):
         init: str = 'paper',
         sides: tuple[str, ...] = ('left', 'right'),
         residual: bool = True,
-        modules: tuple[str, ...] = _MODULES,
+        sites: Sequence[str] = _SITES,
         layers: Sequence[int] | None = None,
         qkv_groups: int | None = None,
         branch_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if isinstance(modules, str) or not {*modules} <= {*_MODULES}:
-            raise ValueError(
-                f'RLRR modules must be some of {_MODULES}, got {modules!r}'
-            )
+        self.sites = check_sites(sites, 'RLRR', _SITES)
         if not 0 <= branch_dropout < 1:
             raise ValueError(
                 'RLRR branch_dropout must be at least 0 and below 1, got '
                 f'{branch_dropout}'
             )
         self.init = init
-        self.adapted = tuple(modules)
-        self.tune_norms = 'norm' in modules
+        self.tune_norms = 'norm' in sites
         self.layers = layers
         self.qkv_groups = qkv_groups
         self.branch_dropout = branch_dropout
         self.options = dict(sides=tuple(sides), residual=residual, init=init)
 
     def build(self, trunk: Family) -> None:
-        blocks = trunk.blocks
-        chosen = self._chosen(len(blocks))
         if self.qkv_groups is None:
             self.qkv_groups = 1 if trunk.hierarchical else 3
-        self.blocks = nn.ModuleList(
-            self.adapt(block) if i in chosen else nn.ModuleDict()
-            for i, block in enumerate(blocks)
-        )
+        self.blocks = self.adapt_blocks(trunk)
         mergings = [stage.merging for stage in trunk.stages if stage.merging]
         self.reductions = nn.ModuleList(
             self.rescale(merging.reduction, merging.norm, **self.options)
             for merging in mergings
             if merging.reduction and merging.reduction.is_matrix
-            if self._adapts('merging')
+            if 'merging' in self.sites
         )
-        if not trunk.hierarchical and self._adapts('patch'):
+        if not trunk.hierarchical and 'patch' in self.sites:
             projection, _ = trunk.embedding
-            self.patch = self.scale_patch(projection)
+            if projection is not None:
+                self.patch = self.scale_patch(projection)
         self.scale_output(trunk)
         if self.branch_dropout:
-            self._drop_branches(blocks)
-
-    def _adapts(self, module: str) -> bool:
-        return module in self.adapted
-
-    def _chosen(self, blocks: int) -> set[int]:
-        """Return the indices of the adapted blocks, none negative.
-
-        Raises:
-            ValueError: If there is no such block.
-        """
-        if self.layers is None:
-            return set(range(blocks))
-        for index in self.layers:
-            if not -blocks <= index < blocks:
-                raise ValueError(
-                    f'RLRR layers={list(self.layers)} has {index}, but the '
-                    f'backbone has {blocks} blocks'
-                )
-        return {index % blocks for index in self.layers}
+            self._drop_branches(trunk.blocks)
 
     def adapt(self, block: Block) -> nn.ModuleDict:
         parts = nn.ModuleDict()
         for site, layers in block.linears.items():
-            if site in _MODULES and not self._adapts(site):
+            if site in _SITES and site not in self.sites:
                 continue
             for name, layer in layers.items():
                 if layer.is_matrix:

@@ -15,26 +15,13 @@ from torch import nn
 
 from ..families import Block
 from .base import BlockTuner, Tuner
+from .placement import check_sites
 
 SITES = ('attn', 'ffn')
 BOTTLENECK = (
     'a GELU stands between its two projections: no single weight matrix '
     'computes the same'
 )
-
-
-def check_sites(sites: Sequence[str], method: str) -> tuple[str, ...]:
-    """Return the branches of a block that a method adapts.
-
-    Raises:
-        ValueError: If there is none, or one that no block has.
-    """
-    if isinstance(sites, str) or not sites or not {*sites} <= {*SITES}:
-        raise ValueError(
-            f"{method} sites must be ('attn',), ('ffn',) or both, got "
-            f'{sites!r}'
-        )
-    return tuple(sites)
 
 
 def sites_of(block: Block, tuner: Tuner) -> list[str]:
@@ -58,21 +45,38 @@ class SerialTuner(BlockTuner):
 
     The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.
 
-    Attributes:
-        sites: The branches of a block that have one.
+    Args:
+        sites: ``'attn'``, ``'ffn'`` or both: the branches with an adapter.
+        layers: Indices of the blocks with adapters, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
+
+    Raises:
+        ValueError: If a site is unknown.
     """
 
     needs = ('branches',)
     cannot_merge = BOTTLENECK
-    sites: tuple[str, ...] = SITES
+
+    def __init__(
+        self,
+        sites: Sequence[str] = SITES,
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(layers)
+        self.sites = check_sites(sites, type(self).__name__, SITES)
 
     @abstractmethod
-    def make_adapter(self, width: int) -> nn.Module:
-        """Return the adapter for tokens of ``width`` channels."""
+    def make_adapter(self, width: int, stage: int) -> nn.Module:
+        """Return an adapter.
 
-    def adapt(self, block: Block) -> nn.ModuleDict:
+        Args:
+            width: Channels of the tokens.
+            stage: Index of the stage.
+        """
+
+    def adapt(self, block: Block, stage: int) -> nn.ModuleDict:
         adapters = nn.ModuleDict()
         for site in sites_of(block, self):
-            adapters[site] = self.make_adapter(block.width)
+            adapters[site] = self.make_adapter(block.width, stage)
             block.branches[site].end.change(adapters[site])
         return adapters

@@ -1,5 +1,7 @@
 """SSF in a frozen trunk (NeurIPS 2022), a baseline of RLRR."""
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from ..families import Block, Family, Merging
@@ -18,17 +20,22 @@ class SSF(SwappingTuner):
     Args:
         init: ``'paper'`` draws scales from N(1, 0.02) and shifts from
             N(0, 0.02); ``'identity'`` starts with ones and zeros.
+        layers: Indices of the blocks that are adapted, counted through all
+            stages from 0; negative ones from the end. Defaults to all. What
+            is outside of the blocks is, in any case.
 
     Raises:
-        ValueError: If ``init`` is unknown.
+        ValueError: If ``init`` is unknown, or there is no such block.
     """
 
     def __init__(
         self,
         init: str = 'paper',
+        layers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.init = init
+        self.layers = layers
 
     def build(self, trunk: Family) -> None:
         projection, norm = trunk.embedding
@@ -36,7 +43,7 @@ class SSF(SwappingTuner):
             self.patch = self.scale_patch(projection)
         if norm is not None:
             self.patch_norm = self.scale_shift(norm)
-        self.blocks = nn.ModuleList(self.adapt(b) for b in trunk.blocks)
+        self.blocks = self.adapt_blocks(trunk)
         self.mergings = nn.ModuleList(
             self._merging(stage.merging)
             for stage in trunk.stages

@@ -6,14 +6,15 @@ the branch begins.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor, nn
 
 from ..families import Block, Family
 from .base import BlockTuner
-from .serial import sites_of
+from .placement import check_sites
+from .serial import SITES, sites_of
 
 # (adapter, stream, output of the branch) -> what is added to the latter.
 Addition = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -24,16 +25,28 @@ class StreamTuner(BlockTuner):
 
     The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.
 
-    Attributes:
-        sites: The branches of a block that have one.
+    Args:
+        sites: ``'attn'``, ``'ffn'`` or both: the branches with an adapter.
+        layers: Indices of the blocks with adapters, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
+
+    Raises:
+        ValueError: If a site is unknown.
     """
 
     needs = ('streams',)
-    sites: tuple[str, ...]
+
+    def __init__(
+        self,
+        sites: Sequence[str] = SITES,
+        layers: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(layers)
+        self.sites = check_sites(sites, type(self).__name__, SITES)
 
     @abstractmethod
-    def make_adapter(self, width: int) -> nn.Module:
-        """Return the adapter for tokens of ``width`` channels."""
+    def make_adapter(self, width: int, stage: int) -> nn.Module:
+        """Return an adapter, as in :class:`.serial.SerialTuner`."""
 
     @abstractmethod
     def addition(self, block: Block) -> Addition:
@@ -46,11 +59,11 @@ class StreamTuner(BlockTuner):
         # Also when the forward fails.
         trunk.backbone.register_forward_hook(self._clear, always_call=True)
 
-    def adapt(self, block: Block) -> nn.ModuleDict:
+    def adapt(self, block: Block, stage: int) -> nn.ModuleDict:
         adapters = nn.ModuleDict()
         addition = self.addition(block)
         for site in sites_of(block, self):
-            adapters[site] = self.make_adapter(block.width)
+            adapters[site] = self.make_adapter(block.width, stage)
             branch = block.branches[site]
             branch.stream.read(partial(self._read, adapters[site]))
             branch.output.change(partial(self._add, adapters[site], addition))

@@ -5,17 +5,21 @@ computes with what is added; elsewhere the stock code runs, behind a hook or
 with changed weights.
 """
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 
-from ..families import Family, Layer, Norm
+from ..families import Block, Family, Layer, Norm
 from ..nn.kernels.autograd import traced
 from ..nn.rlrr import Rescaling
 from ..nn.ssf import ScaleShift
 from .base import Tuner
 from .folding import Change, compute_folded, plain_kind
+from .patterns import below
+from .placement import chosen_layers
 from .roles import keeps_statistics
 from .swapped import RLRRLinear, SSFConv2d, SSFLayerNorm, SSFLinear
 
@@ -36,25 +40,31 @@ class SwappingTuner(Tuner):
 
     Attributes:
         init: Of the scales and shifts.
+        layers: Indices of the adapted blocks, or None.
     """
 
     needs = ('linears',)
     tune_norms = True
     init: str
+    layers: Sequence[int] | None
     # Whether one of the norms may be replaced.
     _replaceable = False
 
-    def trained_stock(self, trunk: Family) -> set[str]:
-        norms = trunk.output_norms
-        if len(norms) < 2 or not self.tune_norms:
-            return set()
-        return {
-            f'{norm}.{name}'
-            for norm in norms
-            for name, _ in trunk.backbone.get_submodule(
-                norm
-            ).named_parameters()
-        }
+    def trained_stock(self, trunk: Family) -> list[str]:
+        several = len(trunk.output_norms) > 1
+        return below(trunk.output_norms) if several and self.tune_norms else []
+
+    @abstractmethod
+    def adapt(self, block: Block) -> nn.ModuleDict:
+        """Adapt one block, and return what is added to it."""
+
+    def adapt_blocks(self, trunk: Family) -> nn.ModuleList:
+        """Adapt the blocks of ``layers``; the others get an empty module."""
+        chosen = chosen_layers(self.layers, trunk, type(self).__name__)
+        return nn.ModuleList(
+            self.adapt(block) if i in chosen else nn.ModuleDict()
+            for i, block in enumerate(trunk.blocks)
+        )
 
     def scale_output(self, trunk: Family) -> None:
         """Scale and shift the single output norm, if there is one."""
@@ -102,9 +112,9 @@ class SwappingTuner(Tuner):
         )
         return None
 
-    def merge(self) -> dict[str, Tensor]:
+    def linear_changes(self) -> list[Change]:
         self._follow()
-        return super().merge()
+        return super().linear_changes()
 
     def _follow(self, *_: object) -> None:
         """Hook the norms that took the place of others.

@@ -19,6 +19,7 @@ class KnowsWeights:
     training: bool
     owned: Callable[[], dict[str, Tensor]]
     frozen: Callable[[], dict[str, Tensor]]
+    methods: list[nn.Module]
 
     def watch_weights(self) -> None:
         """Look from now on at who writes the stock weights."""
@@ -42,7 +43,8 @@ class KnowsWeights:
                 a frozen weight at its random start.
         """
         stock = self.backbone
-        tuner = stock._modules.pop(CHILD)
+        # Not there while the whole model is being initialised.
+        tuner = stock._modules.pop(CHILD, None)
         loaded = self._loaded
         try:
             with self._unwritten.drawing(stock, self.stock_weights):
@@ -58,8 +60,11 @@ class KnowsWeights:
                 'in_channels), or take another checkpoint'
             ) from error
         finally:
-            stock._modules[CHILD] = tuner
+            if tuner is not None:
+                stock._modules[CHILD] = tuner
             self._loaded = loaded
+        for method in self.methods:
+            method.follow_stock()
         if checkpoint_of(stock) is not None:
             self._report_unwritten()
 

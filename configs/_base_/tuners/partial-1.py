@@ -2,4 +2,4 @@
 
 # The authors' later public code keeps a frozen backbone in training mode, so
 # its stochastic depth stays active; mmlowrank switches it off unless told.
-tuner = dict(type='mmlowrank.SwinPartial', blocks=1, stochastic_trunk=True)
+tuner = dict(type='mmlowrank.SwinPartial', layers=(-1,), stochastic_trunk=True)

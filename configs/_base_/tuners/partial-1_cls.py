@@ -1,3 +1,3 @@
 """Partial: the last block trains."""
 
-tuner = dict(type='Partial', blocks=1)
+tuner = dict(type='Partial', layers=(-1,))

@@ -1,0 +1,104 @@
+"""Several methods in one backbone, each as if it were alone."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..families import Family
+from .base import Tuner
+from .folding import Change
+from .losses import summed
+
+# Parts of a trunk that only one method at a time can have.
+_ALONE = {'outputs': 'feeds the outputs', 'prompts': 'inserts prompts'}
+
+
+class Composition(Tuner):
+    """What ``tuner=[dict(...), dict(...)]`` of a config becomes.
+
+    The methods are attached in their order, so of two adapters at the end
+    of a branch the second reads the first. Their tensors are
+    ``tuner.parts.N``. It merges if all of them do.
+
+    Args:
+        methods: Two tuners or more, none attached.
+
+    Raises:
+        ValueError: If two need what only one can have.
+    """
+
+    def __init__(self, methods: Sequence[Tuner]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(methods)
+        self.repeatable = all(method.repeatable for method in methods)
+        self.cannot_merge = next(
+            (
+                f'of its {method.title}, {method.cannot_merge}'
+                for method in methods
+                if method.cannot_merge is not None
+            ),
+            None,
+        )
+        self.arguments = {
+            f'{i}.{key}': value
+            for i, method in enumerate(methods)
+            for key, value in (
+                ('type', method.title),
+                *method.arguments.items(),
+            )
+        }
+        for part, does in _ALONE.items():
+            named = [m.title for m in methods if part in m.needs]
+            if len(named) > 1:
+                raise ValueError(
+                    f'only one tuner of a backbone {does}: leave out '
+                    + ' or '.join(named)
+                )
+
+    @property
+    def title(self) -> str:
+        return ' + '.join(method.title for method in self.parts)
+
+    @property
+    def methods(self) -> list[Tuner]:
+        return [*self.parts]
+
+    def losses(self) -> dict[str, Tensor]:
+        return summed(method.losses() for method in self.parts)
+
+    def build(self, trunk: Family) -> None:
+        for method in self.parts:
+            method.join(trunk)
+        self._check_changes()
+
+    def trained_stock(self, trunk: Family) -> list[str]:
+        return [
+            pattern
+            for method in self.parts
+            for pattern in method.trained_stock(trunk)
+        ]
+
+    def linear_changes(self) -> list[Change]:
+        return [
+            change
+            for method in self.parts
+            for change in method.linear_changes()
+        ]
+
+    def _check_changes(self) -> None:
+        """Check that no layer is changed in two ways.
+
+        Raises:
+            ValueError: If so, naming the layer.
+        """
+        first: dict[str, tuple[Tuner, Change]] = {}
+        for method in self.parts:
+            for change in method.changes:
+                name = change.layer.name
+                other, earlier = first.setdefault(name, (method, change))
+                if other is method or (earlier.adds and change.adds):
+                    continue
+                raise ValueError(
+                    f'{other.title} and {method.title} both change {name}: '
+                    'give one of them other sites or layers, or leave it out'
+                )
