@@ -52,8 +52,8 @@ processes: `tests/test_distributed.py`), which runs each cell on a CPU.
 - *SyncBN conversion*: to SyncBN and back, frozen layers stay as they are.
 - *trace*: `torch.jit.trace`, saved and loaded, with and without gradients.
   *export*: `torch.export`. *ONNX*: by tracing, run by onnxruntime; Adapter,
-  AdaptFormer, LoRand and E3VA, which cannot be merged, with the new exporter
-  too.
+  AdaptFormer, LoRand, Mona and E3VA, which cannot be merged, with the new
+  exporter too.
 - *compile*: `torch.compile`, values and gradients. One graph on the Swin; the
   stock ViT breaks it. Adapter, LoRA, LoRand and E3VA with inductor too.
 - *hooks*: at each module of a block, forward and backward, they see what a

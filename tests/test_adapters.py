@@ -151,6 +151,17 @@ def lorand_of(init_cfg):
     return make('mmdet', 'mmlowrank.SwinLoRand', {}, init_cfg)
 
 
+def test_a_file_may_be_older_than_an_argument(base, lorand, file):
+    """What it does not name has its default."""
+    lorand.tuner.arguments = dict(lorand.tuner.arguments)
+    del lorand.tuner.arguments['init']
+    save_adapter(lorand, file)
+    load_adapter(lorand_of(base('mmdet')), file)
+    options = dict(init='kaiming')
+    other = make('mmdet', 'mmlowrank.SwinLoRand', options, base('mmdet'))
+    assert "init=None there, 'kaiming' here" in changed(other, file)
+
+
 def test_another_tuner_is_refused(base, file):
     other = make('mmdet', 'mmlowrank.SwinLoRA', dict(rank=4), base('mmdet'))
     text = changed(other, file)

@@ -8,7 +8,7 @@ import cv2
 import pytest
 from mmengine.config import Config
 
-from mmlowrank.analysis import comparison, count_parameters
+from mmlowrank.analysis import comparison, count_parameters, seeds_table
 
 ROOT = Path(__file__).resolve().parents[1]
 # Widths of the small Swin's blocks: 2 of 32, 64, 128 and 256.
@@ -27,6 +27,13 @@ COUNTS = {
     'LoRA': 4 * 32 * S1,
     'LoRand': 195 * S1 + 512 * BLOCKS,
     'E3VA': 195 * S1 + 30 * C,
+    # (2 m + 5) d + 88 m + m^2 an adapter, of width m = 32.
+    'Mona': 2 * (69 * S1 + (88 * 32 + 32**2) * BLOCKS),
+    # (2 r + 1) d + 2 r m + 4 r + 12 m, of rank r = 28 and width m = 72.
+    'CoLin': 2 * (57 * S1 + (56 * 72 + 4 * 28 + 12 * 72) * BLOCKS),
+    'E3VA+Mona': 2 * (69 * S1 + (88 * 32 + 32**2) * BLOCKS) + 30 * C,
+    'E3VA+CoLin': 2 * (57 * S1 + (56 * 72 + 4 * 28 + 12 * 72) * BLOCKS)
+    + 30 * C,
     # As tests/test_tune_digits.py has them, but all output norms train.
     'SSF': 22 * S1 + 4 * C + 12 * 224 + OUTPUT_NORMS,
     'RLRR': 29 * S1 + 8 * 224 + OUTPUT_NORMS,
@@ -135,3 +142,45 @@ def test_the_table_is_even_and_blind_runs_show():
     assert len({len(line) for line in lines}) == 1
     assert '|      13.0 |    0.512 |' in lines[2]
     assert '|       0.0 |        - |' in lines[3]
+
+
+def test_the_section_of_several_seeds(digit_scenes, tmp_path, monkeypatch):
+    """Below the table of all methods, whichever is written last."""
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    methods, page = ['Adapter', 'E3VA', 'E3VA+Mona'], tmp_path / 'page.md'
+    scores = [(0.7, 0.6), (0.5, 0.4), (0.55, 0.5)]
+    for seed in (0, 1):
+        work = tmp_path / str(seed)
+        comparison.write_configs(work / 'configs', methods, [''])
+        assert len([*(work / 'configs').iterdir()]) == 3
+        for method, score in zip(methods, scores, strict=True):
+            metrics = {'coco/bbox_mAP': score[seed]}
+            write_run(work / method.lower(), metrics)
+    works = [tmp_path / '0', tmp_path / '1']
+    rows = seeds_table.read_rows(works, methods, repeats=1)
+    assert [(r.method, r.trainable, r.bbox) for r in rows] == [
+        (method, COUNTS[method], score)
+        for method, score in zip(methods, scores, strict=True)
+    ]
+    assert all(r.saved > 0 and r.seconds > 0 for r in rows)
+    comparison.write_report([row('E3VA', 1, 0.5)], page)
+    above = page.read_text()
+    seeds_table.write_section(rows, (0, 1), page)
+    seeds_table.write_section(rows, (0, 1), page)
+    text = page.read_text()
+    assert text.startswith(above) and text.count(seeds_table.TITLE) == 1
+    assert seeds_table.format_table(rows, (0, 1)) in text
+    assert '--seeds 0 1' in text
+    assert '--methods Adapter E3VA E3VA+Mona\n' in text
+    assert 'gap between E3VA and Adapter, 25 % at seed 0, 50 % at' in text
+    comparison.write_report([row('E3VA', 1, 0.5)], page)
+    assert page.read_text() == text
+
+
+def test_a_seed_without_a_box_shows():
+    rows = [seeds_table.Row('Adapter', 9, 2**20, 0.5, (0.25, math.nan))]
+    lines = seeds_table.format_table(rows, (3, 4)).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert '|       1.0 |' in lines[2]
+    assert lines[2].endswith('|   0.500 |  0.250 |      - |      - |')
+    assert seeds_table.against_e3va(rows, (3, 4)) == ''

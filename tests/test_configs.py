@@ -1,4 +1,4 @@
-"""Every config of the LoRand and E3VA papers' tables, as one table."""
+"""Every config of the dense papers' tables, as one table."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ from mmengine.registry import (
 from mmlowrank.analysis import count_parameters, paper_tables
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ('baselines', 'e3va', 'lorand')
+FOLDERS = ('baselines', 'colin', 'e3va', 'lorand', 'mona')
 LEAVES = [
     path.relative_to(ROOT).as_posix()
     for folder in FOLDERS
@@ -86,6 +86,8 @@ def trainable(size: str, tuner: str, out: tuple[int, ...]) -> int:
         'adaptformer-64': 258 * s1 + 128 * blocks,
         'lora-r64': 256 * s1,
         'e3va-standard': 130 * s1 + 64 * blocks + norms,
+        'mona': 2 * (133 * s1 + 9728 * blocks),
+        'colin': 2 * (57 * s1 + 6912 * blocks),
     }
     if tuner in known:
         return known[tuner]
@@ -182,8 +184,24 @@ def leaves_of_e3va_paper() -> set[str]:
     }
 
 
+def leaves_of_mona_and_colin() -> set[str]:
+    return {
+        f'configs/{tuner}/{head.format(tuner)}.py'
+        for tuner in ('mona', 'colin')
+        for head in (
+            'cascade-mask-rcnn_swin-b_{}_3x_coco',
+            'retinanet_swin-l_{}_1x_voc0712',
+            'upernet_swin-l_{}_160k_ade20k',
+        )
+    }
+
+
 def test_the_tables_of_the_papers_are_complete():
-    assert set(LEAVES) == leaves_of_lorand_paper() | leaves_of_e3va_paper()
+    assert set(LEAVES) == (
+        leaves_of_lorand_paper()
+        | leaves_of_e3va_paper()
+        | leaves_of_mona_and_colin()
+    )
 
 
 @each_leaf
@@ -216,6 +234,8 @@ def test_trains_what_the_closed_form_says(leaf):
         ('l', 'e3va-r16', 3_525_120),
         ('l', 'e3va-r32', 6_990_336),
         ('l', 'e3va-standard', 2_353_536),
+        ('b', 'mona', 3_667_456),
+        ('b', 'colin', 1_703_424),
         ('l', 'e3va-r8-trainable-reduction', 1_792_512 + 6_203_904),
     ],
 )
@@ -238,7 +258,8 @@ def test_batch_is_two_images_on_each_gpu(leaf):
         == {
             'coco': 1e-4,
             'voc0712': 1e-4,
-            'ade20k': 6e-5,
+            # Mona's authors ran theirs with five times the rate.
+            'ade20k': 3e-4 if 'mona' in leaf else 6e-5,
         }[stem(leaf).split('_')[-1]]
     )
 
@@ -247,7 +268,8 @@ def test_batch_is_two_images_on_each_gpu(leaf):
 def test_stochastic_depth(leaf):
     head, swin, *_ = stem(leaf).split('_')
     small = head == 'cascade-mask-rcnn' and swin in ('swin-t', 'swin-s')
-    rate = 0.2 if small or 'voc' in leaf else 0.3
+    mona = 'mona' in leaf and head == 'upernet'
+    rate = 0.2 if small or mona or 'voc' in leaf else 0.3
     assert load(leaf).model.backbone.drop_path_rate == rate
 
 

@@ -21,6 +21,14 @@ def tuned(framework, **kwargs):
 def tap_by_tap(backbone, x, tuner):
     """Equations 7 and 8 written out on recorded branch outputs."""
     taps, mergings, handles = [], [], []
+    maps = tuner.adapter in ('mona', 'colin')
+    trunk_sizes = []
+    for stage in backbone.stages:
+        handles.append(
+            stage.register_forward_pre_hook(
+                lambda m, args: trunk_sizes.append(args[1])
+            )
+        )
     for stage in backbone.stages:
         for block in stage.blocks:
             for branch in (block.attn.drop, block.ffn.dropout_layer):
@@ -50,11 +58,12 @@ def tap_by_tap(backbone, x, tuner):
     for i, blocks in enumerate(tuner.highway.stages):
         for block in blocks:
             for adapter in block.values():
-                tap = next(taps)
+                x = next(taps)
                 if tuner.structure == 'stacked':
-                    e = adapter(e + tap)
-                else:
-                    e = e + adapter(tap)
+                    x, e = e + x, 0
+                if maps:
+                    x = x.unflatten(1, trunk_sizes[i])
+                e = e + adapter(x).view(len(x), -1, x.shape[-1])
         out = getattr(backbone, f'norm{i}')._forward_unhooked(e)
         outs.append(out.transpose(1, 2).unflatten(2, sizes[i]))
         if i + 1 < len(tuner.highway.stages):
@@ -73,6 +82,9 @@ def tap_by_tap(backbone, x, tuner):
         dict(structure='stacked'),
         dict(reduction='trainable'),
         dict(adapter='standard', mid_channels=6),
+        dict(adapter='mona', mid_channels=6),
+        dict(adapter='colin', mid_channels=6),
+        dict(adapter='colin', mid_channels=6, structure='stacked'),
     ],
     ids=str,
 )

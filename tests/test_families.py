@@ -27,6 +27,8 @@ METHODS = {
     'Adapter': dict(mid_channels=5, hidden_dropout=0.0),
     'AdaptFormer': dict(mid_channels=5, hidden_dropout=0.0),
     'LoRand': dict(branches=2, rank=3),
+    'Mona': dict(mid_channels=4, dropout=0.0, init='identity'),
+    'CoLin': dict(mid_channels=5, rank=3, init='identity'),
     'LoRA': dict(rank=4),
     'RLRR': dict(init='identity'),
     'SSF': dict(init='identity'),
@@ -41,36 +43,43 @@ MERGE = {
 }
 # The matrix of the families: what is not defined, and the part that lacks.
 PYRAMID = dict(FacT='one width', VPT='tokens besides')
+ROW = dict.fromkeys(('Mona', 'CoLin'), 'place in the image')
 RESNET = {
     **PYRAMID,
     **dict.fromkeys(('Adapter', 'LoRand', 'E3VA'), 'residual branches'),
-    'AdaptFormer': 'residual branches',
+    **dict.fromkeys(('AdaptFormer', 'Mona', 'CoLin'), 'residual branches'),
     'ARC': 'a branch begins with',
 }
 REFUSED = {
-    'dinov2': dict(FacT='a multiple'),
-    'clip': {},
-    'deit3': {},
+    'dinov2': dict(ROW, FacT='a multiple'),
+    'clip': ROW,
+    'deit3': ROW,
     'swin-v2': PYRAMID,
-    'beit': dict(VPT='tokens besides'),
-    'eva02': dict(VPT='tokens besides'),
+    'beit': dict(ROW, VPT='tokens besides'),
+    'eva02': dict(ROW, VPT='tokens besides'),
     'sam': dict(
-        VPT='tokens besides', AdaptFormer='beginning and end', E3VA='outputs'
+        VPT='tokens besides',
+        E3VA='outputs',
+        **dict.fromkeys(('AdaptFormer', 'Mona', 'CoLin'), 'beginning and end'),
     ),
-    'mmseg-vit': {},
-    'mmseg-beit': dict(VPT='tokens besides'),
-    'mmseg-mae': dict(VPT='tokens besides'),
+    'mmseg-vit': ROW,
+    'mmseg-beit': dict(ROW, VPT='tokens besides'),
+    'mmseg-mae': dict(ROW, VPT='tokens besides'),
     'mit': PYRAMID,
     'pvt': PYRAMID,
-    'mscan': {**PYRAMID, 'E3VA': 'outputs', 'AdaptFormer': 'beginning'},
+    'mscan': {
+        **PYRAMID,
+        'E3VA': 'outputs',
+        **dict.fromkeys(('AdaptFormer', 'Mona', 'CoLin'), 'beginning'),
+    },
     'convnext': PYRAMID,
     'convnext, one output': {**PYRAMID, 'E3VA': 'outputs'},
     'convnext, 1 x 1': PYRAMID,
     'resnet': RESNET,
     'resnet, one output': RESNET,
-    'timm, maps': {},
-    'timm, dinov3': dict(VPT='tokens besides'),
-    'timm, eva02': dict(VPT='tokens besides', FacT='a multiple'),
+    'timm, maps': ROW,
+    'timm, dinov3': dict(ROW, VPT='tokens besides'),
+    'timm, eva02': dict(ROW, VPT='tokens besides', FacT='a multiple'),
 }
 # Their shifts have no place in a stock query-key-value projection.
 UNMERGEABLE = {('timm, dinov3', name) for name in ('RLRR', 'SSF', 'ARC')}
@@ -80,7 +89,10 @@ SECOND = {
     'convnext, one output',
     *('resnet, one output', 'timm, dinov3', 'timm, eva02'),
 }
-LOOKING = ('NormTuning', 'LoRand', 'LoRA', 'RLRR', 'SSF', 'ARC', 'E3VA')
+LOOKING = (
+    *('NormTuning', 'LoRand', 'LoRA', 'RLRR', 'SSF', 'ARC', 'Mona'),
+    'E3VA',
+)
 CASES = [
     (host, name)
     for host in HOSTS
@@ -215,12 +227,20 @@ def test_owned_train_copies_follow_and_what_merges_is_equal(host, name):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize('options', [{}, dict(structure='stacked')], ids=str)
+@pytest.mark.parametrize(
+    'options',
+    [{}, dict(structure='stacked'), dict(adapter='mona', mid_channels=4)],
+    ids=str,
+)
 @pytest.mark.parametrize(
     'host', [host for host in HOSTS if 'E3VA' not in REFUSED[host]]
 )
 def test_nothing_of_the_trunk_is_saved_for_backward(host, options):
     """As on a Swin: what branches return, and what is made of it, are."""
+    if 'adapter' in options and 'Mona' in REFUSED[host]:
+        with pytest.raises(TypeError, match='place in the image'):
+            build(host, dict(type='E3VA', **options))
+        return
     backbone = build(host, dict(type='E3VA', rank=3, **options))
     trunk = family_of(backbone)
     taps, inside = [], []
@@ -243,7 +263,7 @@ def test_nothing_of_the_trunk_is_saved_for_backward(host, options):
     allowed = {t.untyped_storage().data_ptr() for t in taps}
     assert inside
     # Stacked adapters read sums.
-    assert bool(allowed & places) == (not options)
+    assert bool(allowed & places) == ('structure' not in options)
     for tensor in inside:
         for part in tensor if isinstance(tensor, tuple) else (tensor,):
             assert not part.requires_grad
@@ -251,8 +271,15 @@ def test_nothing_of_the_trunk_is_saved_for_backward(host, options):
             assert place not in places - allowed
 
 
-@pytest.mark.parametrize('name', ['LoRA', 'RLRR', 'SSF', 'ARC', 'E3VA'])
-@pytest.mark.parametrize('host', ['beit', 'mit', 'convnext', 'timm, dinov3'])
+@pytest.mark.parametrize(
+    'host, name',
+    [
+        (host, name)
+        for host in ('beit', 'mit', 'convnext', 'timm, dinov3')
+        for name in ('LoRA', 'RLRR', 'SSF', 'ARC', 'Mona', 'CoLin', 'E3VA')
+        if name not in REFUSED[host]
+    ],
+)
 def test_autocast_keeps_gradients_in_fp32(host, name):
     backbone = tuned(host, name)
     stir(backbone)

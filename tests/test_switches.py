@@ -30,8 +30,9 @@ HOSTS = (*FRAMEWORKS, VIT)
 # One row for each way in which a method meets a trunk.
 ROWS = (
     *('Full', 'Fixed', 'BitFit', 'NormTuning', 'Partial-1'),
-    *('Adapter', 'AdaptFormer', 'LoRA', 'LoRand', 'E3VA', 'E3VA, stacked'),
-    *('E3VA, trainable reduction', 'RLRR', 'SSF', 'ARC'),
+    *('Adapter', 'AdaptFormer', 'LoRA', 'LoRand', 'Mona', 'CoLin'),
+    *('E3VA', 'E3VA, stacked', 'E3VA, trainable reduction', 'E3VA, Mona'),
+    *('RLRR', 'SSF', 'ARC'),
     *('VPT-Shallow', 'VPT-Deep', 'FacT-TK'),
 )
 SCRATCH = dict(atol=1e-7, rtol=1e-4)  # float32, sums in another order
@@ -281,7 +282,7 @@ def test_onnx_by_tracing(host, row):
 
 
 # What cannot be merged, and so must be exported.
-@cells(('mmdet',), ('Adapter', 'AdaptFormer', 'LoRand', 'E3VA'))
+@cells(('mmdet',), ('Adapter', 'AdaptFormer', 'LoRand', 'Mona', 'E3VA'))
 def test_onnx_by_dynamo(host, row, tmp_path):
     backbone, x = in_eval(small(host, row)), images(1)
     path = str(tmp_path / 'backbone.onnx')

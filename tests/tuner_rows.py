@@ -209,6 +209,30 @@ TUNERS = {
         2 * 5 * 15 * EMBED_DIMS + 2 * sum(5 + d for d in WIDTHS),
         True,
     ),
+    'Mona': (
+        'mmlowrank.SwinMona',
+        dict(mid_channels=6, dropout=0.0, init='identity'),
+        2 * sum(17 * d + 564 for d in WIDTHS),
+        False,
+    ),
+    "Mona, MLP only, the paper's start": (
+        'mmlowrank.SwinMona',
+        dict(mid_channels=6, dropout=0.0, sites=('ffn',)),
+        sum(17 * d + 564 for d in WIDTHS),
+        False,
+    ),
+    'CoLin': (
+        'mmlowrank.SwinCoLin',
+        dict(mid_channels=6, rank=4, init='identity'),
+        2 * sum(9 * d + 136 for d in WIDTHS),
+        False,
+    ),
+    "CoLin, two branches, the paper's start": (
+        'mmlowrank.SwinCoLin',
+        dict(mid_channels=6, rank=4, branches=2),
+        2 * sum(9 * d + 128 for d in WIDTHS),
+        False,
+    ),
     'E3VA': (
         'mmlowrank.SwinE3VA',
         dict(rank=4),
@@ -231,6 +255,18 @@ TUNERS = {
         'mmlowrank.SwinE3VA',
         dict(adapter='standard', mid_channels=6),
         2 * sum(13 * d + 6 for d in WIDTHS) + OUTPUT_NORMS,
+        False,
+    ),
+    'E3VA, Mona': (
+        'mmlowrank.SwinE3VA',
+        dict(adapter='mona', mid_channels=6),
+        2 * sum(17 * d + 564 for d in WIDTHS) + OUTPUT_NORMS,
+        False,
+    ),
+    'E3VA, CoLin': (
+        'mmlowrank.SwinE3VA',
+        dict(adapter='colin', mid_channels=6, rank=4),
+        2 * sum(9 * d + 136 for d in WIDTHS) + OUTPUT_NORMS,
         False,
     ),
     'LoRand, output norms, a layer': (
@@ -371,8 +407,8 @@ VIT_TUNERS = {
 
 
 def starts_as_the_stock_model(row):
-    """Prompts are seen at once; RLRR and SSF do on request."""
-    if kind(row) in ('RLRR', 'SSF'):
+    """Prompts are seen at once; some methods do on request."""
+    if kind(row) in ('RLRR', 'SSF', 'Mona', 'CoLin'):
         return row[1].get('init') == 'identity'
     return kind(row) != 'VPT'
 

@@ -1,6 +1,7 @@
 """Run the quickstart, or the comparison of all methods, in this Python.
 
-python tools/quickstart.py [--seed N] [--work-dir DIR] [--smoke] [--compare]
+python tools/quickstart.py [--seed N] [--work-dir DIR] [--smoke]
+    [--compare [--methods METHOD ...] [--seeds N ...]]
 
 tools/quickstart.sh makes an environment first and says what is run. Stopped?
 Run it again: finished steps are skipped, training goes on from its
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmlowrank.analysis import comparison, quickstart
+from mmlowrank.analysis import comparison, quickstart, seeds_table
 from mmlowrank.analysis.run_results import metric_by_epoch
 from mmlowrank.checkpoint.resuming import latest_checkpoint
 from mmlowrank.datasets.digit_scenes import write_digit_scenes
@@ -60,6 +61,21 @@ def parse_args() -> argparse.Namespace:
         '--compare',
         action='store_true',
         help='all methods, with UPerNet too, instead of the four',
+    )
+    parser.add_argument(
+        '--methods',
+        nargs='+',
+        choices=comparison.METHODS,
+        metavar='METHOD',
+        help='with --compare, some of: ' + ', '.join(comparison.METHODS),
+    )
+    parser.add_argument(
+        '--seeds',
+        nargs='+',
+        type=int,
+        help='with --compare, Mask R-CNN on several seeds: a section of\n'
+        'docs/compare_methods.md. Without --methods with '
+        + ', '.join(seeds_table.METHODS),
     )
     return parser.parse_args()
 
@@ -130,7 +146,8 @@ def all_methods(runner: jobs.Runner, args: argparse.Namespace) -> None:
     """Train both models with each method; write the report and its plot."""
     work, out = runner.folder, Path('docs/compare_methods.md')
     methods = ['FIXED', 'E3VA'] if args.smoke else list(comparison.METHODS)
-    if args.smoke or args.seed:
+    methods = args.methods or methods
+    if args.smoke or args.seed or args.methods:
         out = work / out.name
     runner.say('4/5 Mask R-CNN and UPerNet with each method')
     comparison.write_configs(work / 'configs', methods)
@@ -143,16 +160,47 @@ def all_methods(runner: jobs.Runner, args: argparse.Namespace) -> None:
     runner.say(f'written: {out}')
 
 
+def several_seeds(args: argparse.Namespace) -> None:
+    """Train Mask R-CNN with each method and seed; write the section."""
+    methods = args.methods or list(seeds_table.METHODS)
+    folders = []
+    for seed in args.seeds:
+        one = argparse.Namespace(**{**vars(args), 'seed': seed})
+        one.work_dir = args.work_dir and args.work_dir / f'seed{seed}'
+        with jobs.runner(__file__, work_folder(one)) as runner:
+            pretrain(runner, one)
+            runner.say('4/5 Mask R-CNN with each method')
+            comparison.write_configs(runner.folder / 'configs', methods, [''])
+            configs = sorted((runner.folder / 'configs').glob('*.py'))
+            train(runner, one, [(p.stem, p.stem.lower(), p) for p in configs])
+            folders.append(runner.folder)
+    out = Path('docs/compare_methods.md')
+    if args.smoke:
+        out = folders[0] / out.name
+    rows = seeds_table.read_rows(folders, methods)
+    seeds_table.write_section(rows, args.seeds, out)
+    print(seeds_table.format_table(rows, args.seeds))
+    print(f'written: {out}')
+
+
+def work_folder(args: argparse.Namespace) -> Path:
+    """Return where the runs of a seed are."""
+    seed = f'-seed{args.seed}' if args.seed else ''
+    name = f'quickstart{seed}{"-smoke" if args.smoke else ""}'
+    return args.work_dir or Path('work_dirs') / name
+
+
 def main() -> None:
     """Run what is not done; print."""
     args, begin = parse_args(), time.monotonic()
     os.chdir(ROOT)
-    seed = f'-seed{args.seed}' if args.seed else ''
-    name = f'quickstart{seed}{"-smoke" if args.smoke else ""}'
     # A second thread gains nothing on maps of 40 x 40, and two processes that
     # both want it slow each other down tenfold. A second process does gain.
     os.environ['OMP_NUM_THREADS'] = '1'
-    work = args.work_dir or Path('work_dirs') / name
+    if args.compare and args.seeds:
+        several_seeds(args)
+        return
+    work = work_folder(args)
     with jobs.runner(__file__, work) as runner:
         pretrain(runner, args)
         if args.compare:

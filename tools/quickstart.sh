@@ -12,9 +12,11 @@
 #                data/digit_scenes for the scenes)
 #   --no-setup   use the Python that is active now and install nothing
 #   --smoke      a few iterations on a few scenes: does everything run?
-#   --compare    twelve methods, with Mask R-CNN and UPerNet, instead of four
-#                with Mask R-CNN: 45 minutes more. Writes
-#                docs/compare_methods.md and .png
+#   --compare    all methods, with Mask R-CNN and UPerNet, instead of four
+#                with Mask R-CNN: an hour more. Writes docs/compare_methods.md
+#                and .png. With --methods METHOD ... some of them, below the
+#                work folder; with --seeds N ... Mask R-CNN on several seeds, a
+#                section of the page
 #
 # Pre-trains a small Swin on single digits, then trains the same Mask R-CNN
 # four times: backbone frozen, with E3VA, with LoRand, and trained in full.
@@ -35,6 +37,9 @@ while [ $# -gt 0 ]; do
     --venv) venv=$(realpath -m "${2:?--venv needs a folder}"); shift ;;
     --no-setup) setup= ;;
     --smoke|--compare) options+=("$1") ;;
+    --methods|--seeds)
+      options+=("$1")
+      while [ $# -gt 1 ] && [[ $2 != --* ]]; do options+=("$2"); shift; done ;;
     -h|--help) usage; exit 0 ;;
     *) usage >&2; die "Unknown argument: $1" ;;
   esac

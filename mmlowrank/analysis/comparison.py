@@ -14,6 +14,7 @@ from ..registry import TUNERS
 from .counting import count_parameters
 from .measuring import saved_in_training
 from .run_results import read_metrics
+from .seeds_table import section
 
 LEAVES = Path(__file__).resolve().parents[2] / 'configs' / 'quickstart'
 # The backbone of each method. Where a width can be chosen, it is the one
@@ -30,6 +31,12 @@ METHODS = {
     'LoRA': dict(type='SwinLoRA', rank=32),
     'LoRand': dict(type='SwinLoRand', branches=4, rank=8),
     'E3VA': dict(type='SwinE3VA', rank=16),
+    'Mona': dict(type='SwinMona', mid_channels=32),
+    'CoLin': dict(type='SwinCoLin', mid_channels=72),
+    'E3VA+Mona': dict(type='SwinE3VA', adapter='mona', mid_channels=32),
+    'E3VA+CoLin': dict(
+        type='SwinE3VA', adapter='colin', rank=28, mid_channels=72
+    ),
     'SSF': dict(type='SwinSSF'),
     'RLRR': dict(type='SwinRLRR'),
 }
@@ -42,22 +49,25 @@ _TASKS = {
 }
 
 
-def write_configs(folder: str | Path, methods: Iterable[str]) -> None:
+def write_configs(
+    folder: str | Path, methods: Iterable[str], tasks: Iterable[str] = _TASKS
+) -> None:
     """Write a config for each method and task.
 
     Args:
         folder: Gets ``LoRA.py`` (Mask R-CNN), ``LoRA-seg.py`` (UPerNet) and
             so on. Other configs in it are removed.
         methods: Some of ``METHODS``.
+        tasks: Some of ``''`` and ``'-seg'``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     full = _leaf('mask-rcnn_swin-mini_full_*.py').optim_wrapper
     for path in folder.glob('*.py'):
         path.unlink()
-    for suffix, leaf in _TASKS.items():
+    for suffix in tasks:
         for method in methods:
-            cfg = _leaf(leaf)
+            cfg = _leaf(_TASKS[suffix])
             options = METHODS[method]
             backbone = dict(_stock(cfg.model.backbone), **options)
             backbone['type'] = f'mmlowrank.{options["type"]}'
@@ -266,6 +276,7 @@ def write_report(
     if smoke:
         runs = 'A smoke test of a few\niterations: the numbers mean nothing.'
     path.parent.mkdir(parents=True, exist_ok=True)
+    below = section(path)
     plot_pareto(rows, path.with_suffix('.png'))
     path.write_text(
         f"""# The methods side by side, on digit scenes
@@ -295,5 +306,5 @@ One seed: no spread is known. {runs}
   in one process, by `python tools/analysis_tools/measure_tuners.py`.
 - The lines in the plot join the methods that no other beats at the same or a
   lower cost.
-"""
+{below and chr(10) + below}"""
     )

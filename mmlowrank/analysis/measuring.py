@@ -148,6 +148,8 @@ def method_table() -> dict[str, tuple[dict, Callable | None]]:
         'Adapter-64': (dict(type='Adapter', mid_channels=64), None),
         'LoRA-64': (dict(type='LoRA', rank=64), None),
         'AdaptFormer-64': (dict(type='AdaptFormer', mid_channels=64), None),
+        'Mona': (dict(type='Mona'), None),
+        'CoLin': (dict(type='CoLin'), None),
         'SSF': (dict(type='SSF'), None),
         'RLRR': (dict(type='RLRR'), None),
         'LoRand': (dict(type='LoRand'), None),
@@ -159,6 +161,11 @@ def method_table() -> dict[str, tuple[dict, Callable | None]]:
         'E3VA': (dict(type='E3VA', rank=8), None),
         'E3VA+': (dict(type='E3VA', rank=16), None),
         'E3VA++': (dict(type='E3VA', rank=32), None),
+        'E3VA + Mona': (dict(type='E3VA', adapter='mona'), None),
+        'E3VA + CoLin': (
+            dict(type='E3VA', adapter='colin', rank=28),
+            None,
+        ),
         'E3VA, W formed': (dict(type='E3VA', memory='stock'), form_weights),
     }
 
@@ -259,9 +266,14 @@ def saved_bytes(backbone: nn.Module, images: Tensor) -> int:
 
 
 def saved_in_training(cfg: Config) -> int:
-    """Return the bytes that the backbone of a config keeps for a batch.
+    """Return the bytes that the backbone of a config keeps for a batch."""
+    return saved_bytes(*training_pass(cfg))
 
-    A batch of the size that it trains on; the images are looked at.
+
+def training_pass(cfg: Config) -> tuple[nn.Module, Tensor]:
+    """Return the backbone of a config, and a batch as it trains on.
+
+    Of the size, that is; the images are looked at.
     """
     loader = cfg.train_dataloader
     folder = Path(loader.dataset.data_root, loader.dataset.data_prefix.img)
@@ -269,8 +281,7 @@ def saved_in_training(cfg: Config) -> int:
     init_default_scope(cfg.default_scope)
     backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
     backbone.train()
-    images = torch.zeros(loader.batch_size, 3, height, width)
-    return saved_bytes(backbone, images)
+    return backbone, torch.zeros(loader.batch_size, 3, height, width)
 
 
 def measure(

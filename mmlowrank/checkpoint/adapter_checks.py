@@ -5,6 +5,7 @@ frozen weights of the tuned backbone, which therefore completes it while it is
 loaded: :func:`accept_adapters` hooks it so.
 """
 
+import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -163,10 +164,14 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
     problems = []
     ours, theirs = plain(dict(tuner.arguments)), saved['arguments']
     if ours and theirs:
+        defaults = _defaults(tuner)
+        # What the file does not name is None, or younger than the file: what
+        # it was trained with is the default then.
         problems += [
             f'{key}={theirs.get(key)!r} there, {ours.get(key)!r} here'
             for key in sorted(ours.keys() | theirs.keys())
             if _listed(ours.get(key)) != theirs.get(key)
+            and (key in theirs or ours[key] != defaults.get(key))
         ]
     if problems:
         _refuse(f'{file} was trained with other arguments of {kind}', problems)
@@ -183,6 +188,18 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
                 f'fingerprint {saved["base"][:12]} there, {base[:12]} here',
             ],
         )
+
+
+def _defaults(tuner: Tuner) -> dict[str, Any]:
+    """Return the defaults of a tuner's arguments, named as they are."""
+    several = len(tuner.methods) > 1
+    return {
+        f'{i}.{name}' if several else name: parameter.default
+        for i, method in enumerate(tuner.methods)
+        for name, parameter in inspect.signature(
+            type(method)
+        ).parameters.items()
+    }
 
 
 def _refuse(what: str, problems: list[str]) -> None:

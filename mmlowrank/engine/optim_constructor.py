@@ -6,7 +6,12 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
 
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
-from ..tuners import freeze_matching, parameter_roles, tuners_of
+from ..tuners import (
+    add_losses,
+    freeze_matching,
+    parameter_roles,
+    tuners_of,
+)
 from ..tuners.wrappers import unwrapped
 
 # What is understood of a ``paramwise_cfg``.
@@ -39,6 +44,8 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     mmengine; it changes what it names (``lr_mult``, ``decay_mult``, or any
     option of a group) and leaves the rest.
 
+    The model returns its tuners' own losses among its losses from then on.
+
     Args:
         optim_wrapper_cfg: As in mmengine, plus ``freeze``: regular
             expressions for parts outside the backbone.
@@ -64,7 +71,7 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self.freeze = self.optim_wrapper_cfg.pop('freeze', None) or []
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Freeze, check the contract, build.
+        """Freeze, check the contract, add the tuners' losses, build.
 
         Raises:
             RuntimeError: If a tuner's parameter does not train, one outside
@@ -91,6 +98,7 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 'trains. Choose a tuner that owns some, or freeze less '
                 f'(freeze={self.freeze})'
             )
+        add_losses(inner)
         optim_wrapper = super().__call__(model)
         groups = optim_wrapper.optimizer.param_groups
         print_log(

@@ -104,6 +104,42 @@ def moved(x: Tensor, source: int, target: int) -> Tensor:
     return x if source == target else x.movedim(source, target)
 
 
+class Grid:
+    """Where the tokens of a block stand in the image.
+
+    Args:
+        sized: A module inside the block that is called before any of its
+            branches ends, with tokens and the (height, width) of their map.
+            Not the block: it may run again for the backward pass, after a
+            call with images of another size.
+    """
+
+    def __init__(self, sized: nn.Module) -> None:
+        self._size: tuple[int, int] | None = None
+        self._sized = sized
+        self._watching = False
+
+    def watch(self) -> None:
+        """Begin to look on; who wants maps calls it."""
+        if not self._watching:
+            self._watching = True
+            self._sized.register_forward_pre_hook(self._note)
+
+    def _note(self, module: nn.Module, args: tuple) -> None:
+        self._size = args[1]
+
+    def apply(
+        self, function: Callable[[Tensor], Tensor], tokens: Tensor
+    ) -> Tensor:
+        """Apply a function of maps to tokens, (batch, tokens, channels)."""
+        return function(tokens.unflatten(1, self._size)).flatten(1, 2)
+
+
+def as_it_is(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function to what the taps pass."""
+    return function(x)
+
+
 @dataclass(frozen=True)
 class Layer:
     """A linear map: a linear layer, a convolution, or a part of a module.
@@ -253,6 +289,7 @@ class Block:
         norms: Name of a branch -> the norm that goes with it.
         mlp: What may be rewritten, or None.
         closed: Whether it ends in a norm of the residual stream.
+        grid: Where its tokens stand; None of maps, which show it.
     """
 
     module: nn.Module
@@ -262,6 +299,19 @@ class Block:
     norms: dict[str, Norm] = field(default_factory=dict)
     mlp: MLP | None = None
     closed: bool = False
+    grid: Grid | None = None
+
+    def over_maps(self) -> Callable[[Callable, Tensor], Tensor]:
+        """Return what applies a function of maps to what the taps pass.
+
+        It takes the function, of (batch, height, width, channels), and what
+        the taps pass; it returns the result in the form of the latter. Only
+        where the family does not lack ``'maps'``.
+        """
+        if self.grid is None:
+            return as_it_is
+        self.grid.watch()
+        return self.grid.apply
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .anatomy import (
     MLP,
     Block,
     Branch,
+    Grid,
     Layer,
     Norm,
     Output,
@@ -30,6 +31,7 @@ PARTS = {
     'blocks': 'blocks in a known order',
     'branches': 'residual branches that end in a module',
     'streams': 'residual branches whose beginning and end are alike',
+    'maps': 'tokens whose place in the image is known',
     'linears': 'linear layers or convolutions in its blocks',
     'entries': 'linear layers that a branch begins with',
     'one width': 'blocks of one width',
@@ -156,6 +158,7 @@ class Family(ABC):
         mlp: MLP | None = None,
         channels: int = -1,
         begins: dict[str, nn.Module] | None = None,
+        sized: nn.Module | None = None,
     ) -> Block:
         """Return a block with norms in front of its branches.
 
@@ -169,6 +172,8 @@ class Family(ABC):
             channels: Dimension of the channels in norms and branches.
             begins: Name of a branch -> a module that only it calls. Defaults
                 to ``starts``.
+            sized: What is called with tokens and the size of their map, if
+                the block's tokens are in the order of one.
         """
         begins = begins or starts
         turns = Turns(**begins) if len({*ends.values()}) < len(ends) else None
@@ -183,7 +188,10 @@ class Family(ABC):
         first = next(iter(next(iter(linears.values())).values()))
         norms = {n: self.norm(m, channels) for n, m in starts.items()}
         norms = {n: norm for n, norm in norms.items() if norm is not None}
-        return Block(module, first.shape[1], branches, linears, norms, mlp)
+        grid = sized and Grid(sized)
+        return Block(
+            module, first.shape[1], branches, linears, norms, mlp, grid=grid
+        )
 
     def layer(self, module: nn.Module, **attributes: object) -> Layer:
         """Return a linear layer, or a part of ``module``."""

@@ -83,6 +83,7 @@ class MiT(Family):
             linears=dict(
                 attn=self.pytorch_attention(attn.attn), ffn=self.ffn(ffn)
             ),
+            sized=attn,
         )
 
     def _merging(self, stage: nn.Module, after: nn.Module) -> Merging:

@@ -23,7 +23,7 @@ class ResNet(Family):
     hierarchical = True
     channels = 1
     lacks: ClassVar = dict.fromkeys(
-        ('branches', 'streams', 'entries', 'outputs'),
+        ('branches', 'streams', 'maps', 'entries', 'outputs'),
         'its blocks add up their paths themselves, with no module at the end '
         'of a branch',
     ) | {'prompts': 'it has maps and no tokens'}

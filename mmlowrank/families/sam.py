@@ -20,7 +20,7 @@ class SAM(RowOfBlocks):
 
     title = 'ViTSAM of mmpretrain'
     lacks: ClassVar = dict.fromkeys(
-        ('streams', 'outputs'),
+        ('streams', 'maps', 'outputs'),
         'its attention ends in windows, the stream is a map',
     ) | {'prompts': 'its tokens are a map'}
 

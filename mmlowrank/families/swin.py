@@ -109,6 +109,7 @@ class Swin(Family):
             ends=dict(attn=block.attn.drop, ffn=ffn.dropout_layer),
             linears=dict(attn=self.attention(own), ffn=self.ffn(ffn)),
             mlp=MLP(block.norm2, ffn.layers, ffn),
+            sized=block.attn,
         )
 
     def _merging(self, stage: nn.Module) -> Merging | None:

@@ -23,6 +23,14 @@ class RowOfBlocks(Family):
     rows = ('layers.',)
     last_norm = 'ln1'
 
+    @classmethod
+    def always_lacks(cls) -> dict[str, str]:
+        return {
+            'maps': 'its blocks are not told the size of the map, and some '
+            'of their tokens may stand for no patch',
+            **super().always_lacks(),
+        }
+
     def build_stages(self) -> list[Stage]:
         layers = self.backbone.layers
         last = last_of(self.backbone.out_indices, len(layers))

@@ -55,6 +55,7 @@ class _Task(nn.Module):
             self.norms[output.norm] = norm
             self._copies.append((norm, stock))
         self.norms.requires_grad_(self.trains_norms)
+        tuner.check_fits(family)
         self.highway = tuner.make_highway(family)
         if self.highway.merging is not None:
             trunks = [s.merging.module for s in family.stages if s.merging]

@@ -3,16 +3,19 @@
 from .adapter import HoulsbyAdapter
 from .adaptformer import ParallelBottleneck
 from .adaptive_mixing import AdaptiveMixing, build_mixing
+from .colin import CoLinAdapter
 from .e3va import LowRankAdapter, StandardAdapter
 from .lora import LoRAUpdate
 from .lorand import LoRandAdapter
 from .lors import LORSAdaptive, LORSStatic
 from .lors_linear import LORSLinear
+from .mona import MonaAdapter
 from .rlrr import Rescaling
 from .ssf import ScaleShift
 
 __all__ = [
     'AdaptiveMixing',
+    'CoLinAdapter',
     'HoulsbyAdapter',
     'LORSAdaptive',
     'LORSLinear',
@@ -20,6 +23,7 @@ __all__ = [
     'LoRAUpdate',
     'LoRandAdapter',
     'LowRankAdapter',
+    'MonaAdapter',
     'ParallelBottleneck',
     'Rescaling',
     'ScaleShift',

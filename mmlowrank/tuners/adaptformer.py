@@ -1,20 +1,18 @@
 """AdaptFormer in a frozen trunk, a baseline of the E3VA paper."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor, nn
 
-from ..families import Block, Family
+from ..families import Block
 from ..nn import adaptformer
 from ..registry import TUNERS
-from .base import BlockTuner
-from .placement import check_sites
-from .serial import BOTTLENECK, SITES, sites_of
+from .serial import BOTTLENECK, SITES
+from .streams import Addition, StreamTuner
 
 
 @TUNERS.register_module()
-class AdaptFormer(BlockTuner):
+class AdaptFormer(StreamTuner):
     """Scaled bottlenecks in parallel to the sub-layers of every block.
 
     A bottleneck reads the residual stream, as the sub-layer's norm does,
@@ -33,7 +31,6 @@ class AdaptFormer(BlockTuner):
         ValueError: If a site is unknown, or there is no such block.
     """
 
-    needs = ('streams',)
     cannot_merge = BOTTLENECK
 
     def __init__(
@@ -44,44 +41,19 @@ class AdaptFormer(BlockTuner):
         scale: float = 0.1,
         hidden_dropout: float = 0.1,
     ) -> None:
-        super().__init__(layers)
-        self.sites = check_sites(sites, 'AdaptFormer', SITES)
+        super().__init__(sites, layers)
         self.options = dict(
             mid_channels=mid_channels,
             scale=scale,
             hidden_dropout=hidden_dropout,
         )
 
-    def build(self, trunk: Family) -> None:
-        # Bottleneck -> what it reads, from the norm to the branch's end.
-        self._streams: dict[nn.Module, Tensor] = {}
-        super().build(trunk)
-        # Also when the forward fails.
-        trunk.backbone.register_forward_hook(self._clear, always_call=True)
+    def make_adapter(self, width: int, stage: int) -> nn.Module:
+        return adaptformer.ParallelBottleneck(width, **self.options)
 
-    def adapt(self, block: Block, stage: int) -> nn.ModuleDict:
-        beside = nn.ModuleDict()
-        for site in sites_of(block, self):
-            beside[site] = adaptformer.ParallelBottleneck(
-                block.width, **self.options
-            )
-            branch = block.branches[site]
-            branch.stream.read(partial(self._read, beside[site]))
-            branch.output.change(partial(self._add, beside[site]))
-        return beside
+    def addition(self, block: Block) -> Addition:
+        return _beside
 
-    def _read(self, bottleneck: nn.Module, stream: Tensor) -> None:
-        self._streams[bottleneck] = stream
 
-    def _add(self, bottleneck: nn.Module, out: Tensor) -> Tensor:
-        stream = self._streams.pop(bottleneck, None)
-        if stream is None:
-            raise RuntimeError(
-                'a part of a block runs again without the norm before it, '
-                'whose input AdaptFormer reads: checkpoint whole blocks or '
-                'stages instead'
-            )
-        return out + bottleneck(stream)
-
-    def _clear(self, *_: object) -> None:
-        self._streams.clear()
+def _beside(bottleneck: nn.Module, stream: Tensor, out: Tensor) -> Tensor:
+    return bottleneck(stream)

@@ -103,6 +103,10 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         """The methods that it consists of."""
         return [self]
 
+    def losses(self) -> dict[str, Tensor]:
+        """Return name -> a loss of this method's own, a scalar."""
+        return {}
+
     # -- what every method gets -------------------------------------------
 
     def attach(

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..families import Family
 from .base import Tuner
 from .folding import Change
+from .losses import summed
 
 # Parts of a trunk that only one method at a time can have.
 _ALONE = {'outputs': 'feeds the outputs', 'prompts': 'inserts prompts'}
@@ -61,6 +62,9 @@ class Composition(Tuner):
     @property
     def methods(self) -> list[Tuner]:
         return [*self.parts]
+
+    def losses(self) -> dict[str, Tensor]:
+        return summed(method.losses() for method in self.parts)
 
     def build(self, trunk: Family) -> None:
         for method in self.parts:

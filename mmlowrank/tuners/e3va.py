@@ -7,18 +7,21 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..families import Family, family_of
-from ..nn import e3va
+from ..nn import colin, e3va, mona
 from ..registry import TUNERS
 from .base import CHILD, Tuner
 from .highway import Highway
+from .losses import orthogonality_loss
 from .patterns import below
 
 _OPTIONS = {
     'structure': ('parallel', 'stacked'),
     'reduction': ('inherited', 'trainable'),
-    'adapter': ('low_rank', 'standard'),
+    'adapter': ('low_rank', 'standard', 'mona', 'colin'),
     'fpn_input': ('highway', 'sum'),
 }
+# Adapters that read the tokens as a map.
+_ON_MAPS = ('mona', 'colin')
 
 
 @TUNERS.register_module()
@@ -36,17 +39,23 @@ class E3VA(Tuner):
     depth, so the highway drops what the trunk drops.
 
     Args:
-        rank: Rank of each of an adapter's two branches.
+        rank: Rank of each of an adapter's two branches; of CoLin's
+            projections.
         structure: ``'parallel'`` or ``'stacked'`` (table 5).
         reduction: Patch merging of the highway: ``'inherited'`` shares the
             trunk's frozen layers, ``'trainable'`` trains copies of them,
             made from the weights the trunk is loaded with (table 6).
         train_fpn_norms: Train the output norms (table 6).
-        adapter: ``'low_rank'`` or ``'standard'``, a dense one (table 5).
+        adapter: ``'low_rank'`` or ``'standard'``, a dense one (table 5); or
+            ``'mona'`` or ``'colin'``, whose convolutions see a tap as a map.
+            They start as the identity and drop nothing here, as the
+            paper's adapters.
         mid_channels: Hidden width. Defaults to half of each block's width,
-            and to 32 for the standard adapter.
+            to 32 for the standard adapter, and to Mona's and CoLin's own.
         fpn_input: ``'highway'`` feeds norm(e) to the neck, ``'sum'``
             norm(l + e).
+        orthogonality: Weight of the loss that keeps CoLin's factors near
+            orthogonal.
 
     Raises:
         ValueError: If an option is unknown.
@@ -69,6 +78,7 @@ class E3VA(Tuner):
         adapter: str = 'low_rank',
         mid_channels: int | None = None,
         fpn_input: str = 'highway',
+        orthogonality: float = 0.5,
     ) -> None:
         super().__init__()
         self.structure = structure
@@ -84,6 +94,9 @@ class E3VA(Tuner):
         self.rank = rank
         self.mid_channels = mid_channels
         self.train_fpn_norms = train_fpn_norms
+        self.orthogonality = orthogonality
+        if adapter in _ON_MAPS:
+            self.needs = (*self.needs, 'maps')
 
     def build(self, trunk: Family) -> None:
         self.highway = self.make_highway(trunk)
@@ -137,7 +150,11 @@ class E3VA(Tuner):
                 # Those of other highways beside the same trunk.
                 copied._forward_hooks.clear()
         stacked = self.structure == 'stacked'
-        return Highway(trunk, self._make_adapter, stacked, merging)
+        maps = self.adapter in _ON_MAPS
+        return Highway(trunk, self._make_adapter, maps, stacked, merging)
+
+    def losses(self) -> dict[str, Tensor]:
+        return orthogonality_loss(self, self.orthogonality)
 
     def trained_stock(self, trunk: Family) -> list[str]:
         norms = [o.norm for o in trunk.outputs if o.norm is not None]
@@ -152,6 +169,13 @@ class E3VA(Tuner):
     def _make_adapter(self, width: int) -> nn.Module:
         if self.adapter == 'standard':
             return e3va.StandardAdapter(width, self.mid_channels or 32)
+        if self.adapter == 'mona':
+            mid_channels = self.mid_channels or 64
+            return mona.MonaAdapter(width, mid_channels, 0.0, 'identity')
+        if self.adapter == 'colin':
+            return colin.CoLinAdapter(
+                width, self.mid_channels or 100, self.rank, init='identity'
+            )
         return e3va.LowRankAdapter(width, self.rank, self.mid_channels)
 
     def _clear(self, *_: object) -> None:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..families import Family
-from ..families.anatomy import moved
+from ..families.anatomy import as_it_is, moved
 
 
 class Highway(nn.Module):
@@ -39,6 +39,7 @@ class Highway(nn.Module):
     Args:
         trunk: The trunk.
         make_adapter: Width -> adapter with ``code``, ``up_t``, ``up_bias``.
+        maps: Whether adapters read maps, (batch, height, width, channels).
         stacked: The ablation in which the second adapter reads the first:
             ``h = A1(e + f_P1(l)); e' = A2(h + f_P2(l + f_P1(l)))``.
         merging: Patch merging layers of its own, one for each but the last
@@ -49,6 +50,7 @@ class Highway(nn.Module):
         self,
         trunk: Family,
         make_adapter: Callable[[int], nn.Module],
+        maps: bool = False,
         stacked: bool = False,
         merging: nn.ModuleList | None = None,
     ) -> None:
@@ -64,9 +66,10 @@ class Highway(nn.Module):
             blocks = nn.ModuleList()
             for j, block in enumerate(stage.blocks):
                 sites = nn.ModuleDict()
+                run = block.over_maps() if maps else as_it_is
                 for site, branch in block.branches.items():
                     sites[site] = make_adapter(block.width)
-                    branch.output.read(partial(self._tap, i, j, site))
+                    branch.output.read(partial(self._tap, i, j, site, run))
                 blocks.append(sites)
                 last = j == len(stage.blocks) - 1
                 if last or (i, j) in positions:
@@ -109,13 +112,15 @@ class Highway(nn.Module):
                 'E3VA keeps nothing of its trunk: do not checkpoint it'
             )
 
-    def _tap(self, i: int, j: int, site: str, out: Tensor) -> None:
+    def _tap(
+        self, i: int, j: int, site: str, run: Callable, out: Tensor
+    ) -> None:
         self._check()
         adapter = self.stages[i][j][site]
         if self.stacked:
-            self._stream = adapter(self._stream + out)
+            self._stream = run(adapter, self._stream + out)
         else:
-            self._codes.append(adapter.code(out))
+            self._codes.append(run(adapter.code, out))
             self._adapters.append(adapter)
 
     def _leave(

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Twelve methods on the digit scenes, as a table and a plot, with the Python
-# that is active: 45 minutes on two CPU cores once the quickstart has run.
+# All methods on the digit scenes, as a table and a plot, with the Python that
+# is active: an hour on two CPU cores once the quickstart has run.
 #
 #   bash tools/analysis_tools/compare_methods.sh [--work-dir DIR] [--smoke]
+#     [--methods METHOD ...] [--seeds N ...]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../quickstart.sh" --no-setup \
   --compare "$@"

@@ -16,7 +16,10 @@ from pathlib import Path
 from mmlowrank.analysis import paper_tables, rlrr_tables
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-FOLDERS = ('baselines', 'dinov2', 'e3va', 'lorand', 'lors', 'rlrr')
+FOLDERS = (
+    *('baselines', 'colin', 'dinov2', 'e3va', 'lorand', 'lors', 'mona'),
+    'rlrr',
+)
 MARK = '<!-- made by tools/analysis_tools/paper_tables.py: {} -->'
 
 
