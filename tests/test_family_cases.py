@@ -8,7 +8,7 @@ from swins import stir
 from test_families import MERGE, REFUSED, evaluated, like, tuned
 from torch import nn
 
-from mmlowrank import save_peft
+from mmlowrank import disabled, save_peft
 from mmlowrank.checkpoint.adapter_file import AdapterError
 from mmlowrank.families import Family, family_of
 from mmlowrank.registry import FAMILIES
@@ -43,6 +43,38 @@ def test_norms_that_are_replaced_change_nothing(host, name):
         plain.load_state_dict(again)
         for one, other in zip(before, evaluated(plain, x), strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'host, tuner',
+    [
+        # Hooks on the backbone itself put something in place of its outputs,
+        # or look for what took the place of its norms.
+        ('dinov2', dict(type='E3VA', rank=3, train_fpn_norms=False)),
+        ('mit', dict(type='E3VA', rank=3, train_fpn_norms=False)),
+        ('mmseg-vit', dict(type='AdaptFormer', mid_channels=5)),
+        ('deit3', dict(type='VPT', tokens=2)),
+        ('resnet, one output', dict(type='SSF')),
+        ('beit', dict(type='LoRA', rank=3)),
+    ],
+)
+def test_disabled_is_the_stock_backbone(host, tuner):
+    backbone, x = build(host, tuner), images(host)
+    stir(backbone)
+    before, seen = evaluated(backbone, x), []
+    backbone.register_forward_hook(lambda *_: seen.append(1))
+    with disabled(backbone), torch.no_grad():
+        inside = evaluated(backbone, x)
+    backbone.tuner.check()
+    # A hook of the user's still sees it.
+    assert len(seen) == 1
+    with torch.no_grad():
+        for one, other in zip(before, evaluated(backbone, x), strict=True):
+            assert torch.equal(one, other)
+    plain = like(backbone, host)
+    for one, other in zip(inside, evaluated(plain, x), strict=True):
+        assert torch.equal(one, other)
+    assert not all(map(torch.equal, before, inside))
 
 
 @pytest.mark.parametrize(

@@ -50,8 +50,9 @@ _DISTRIBUTIONS = ('torch', 'onedl-mmengine', 'mmengine')
 # What the model had before any file was loaded.
 ORIGINAL = 'original'
 _ATTRIBUTE = '_mmlowrank_adapters'
-# What a module computes with.
-_SWITCHED = ('forward', '_modules', '_parameters', '_buffers')
+# What a module computes with, and what is around that.
+_PARTS = ('forward', '_modules', '_parameters', '_buffers')
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks')
 
 
 def save_adapter(
@@ -176,17 +177,24 @@ def disabled(model: nn.Module) -> Iterator[None]:
     """
     tuned = [t.backbone for t in tuners_of(unwrapped(model)).values()]
     stocks = [_stock(getattr(backbone, CHILD)) for backbone in tuned]
-    before = [{n: b.__dict__.get(n) for n in _SWITCHED} for b in tuned]
+    before = [dict(backbone.__dict__) for backbone in tuned]
     for backbone, stock in zip(tuned, stocks, strict=True):
+        own = getattr(backbone, CHILD).own_hooks
         # The parts, because a head is not called as a whole.
-        backbone.__dict__.update((n, getattr(stock, n)) for n in _SWITCHED)
+        for name in _PARTS:
+            backbone.__dict__[name] = getattr(stock, name)
+        for name in _HOOKS:
+            hooks = getattr(backbone, name).items()
+            left = OrderedDict((i, hook) for i, hook in hooks if i not in own)
+            backbone.__dict__[name] = left
     try:
         yield
     finally:
         for backbone, attributes in zip(tuned, before, strict=True):
-            backbone.__dict__.update(attributes)
-            if attributes['forward'] is None:
-                del backbone.__dict__['forward']
+            backbone.__dict__.pop('forward')
+            for name in (*_PARTS, *_HOOKS):
+                if name in attributes:
+                    backbone.__dict__[name] = attributes[name]
 
 
 def _stock(tuner: Tuner) -> nn.Module:
@@ -210,7 +218,9 @@ def _stock(tuner: Tuner) -> nn.Module:
     elif changed:
         stock.init_weights()
     device = next(backbone.parameters()).device
+    # Before it shares them: loading gives tensors what it finds here.
     stock.to(device).train(backbone.training)
+    stock.requires_grad_(False)
     own = stock.state_dict()
     shared = {name: t for name, t in frozen.items() if name in own}
     stock.load_state_dict(shared, strict=False, assign=True)

@@ -9,14 +9,13 @@ ask the tuner; nothing is guessed from a parameter's name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import count
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ..families import PARTS, Block, Family, family_of
+from ..families import PARTS, Family, family_of
 from ..registry import TUNERS
 from .checkpointing import (
     checkpoint_forward,
@@ -26,7 +25,6 @@ from .checkpointing import (
 from .folding import Change, Unmergeable, merged
 from .holding import modules_to_hold
 from .patterns import UNFREEZE, asked_for, matching, tensors_that_train
-from .placement import chosen_layers
 from .weights import CHILD, KnowsWeights, tensors_of
 
 
@@ -38,7 +36,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
     """Base of all tuners.
 
     A method says what it ``needs`` of a trunk and what it adds in
-    :meth:`build` (or in :meth:`BlockTuner.adapt`, one module for each
+    :meth:`build` (or in :meth:`.blocks.BlockTuner.adapt`, one module for each
     block), and, if it trains tensors of the stock backbone, in
     :meth:`trained_stock` which. What it changes linearly it notes in
     ``changes``, by which it merges; or it says in ``cannot_merge`` why it
@@ -55,6 +53,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             ``families.PARTS``.
         cannot_merge: Why no stock checkpoint computes the same.
         changes: Linear changes of stock layers.
+        own_hooks: Numbers of its hooks on the backbone as a whole.
         repeatable: Whether a part of the trunk may run a second time in the
             backward pass. Not where hooks keep the state of one forward
             pass; activation checkpointing leaves such a trunk alone.
@@ -68,6 +67,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
     cannot_merge: ClassVar[str | None] = None
     repeatable = True
     changes: list[Change]
+    own_hooks: set[int]
     arguments: Mapping[str, Any] = MappingProxyType({})
     build_stock: Callable[[], nn.Module] | None = None
 
@@ -158,7 +158,9 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         named = {*matching(self.trained_stock(trunk), stock), *asked}
         self._trained_stock = named - already_frozen
         self.stochastic_trunk = stochastic_trunk
+        before = hooks_of(backbone)
         self.join(trunk)
+        self.own_hooks = hooks_of(backbone) - before
         for method in self.methods:
             named = {*matching(method.trained_stock(trunk), stock)}
             if not any(True for _ in method.parameters()):
@@ -326,42 +328,9 @@ class Tuner(KnowsWeights, nn.Module, ABC):
                 checkpoint_forward(part)
 
 
-class BlockTuner(Tuner):
-    """Base of the methods that add one module to each block.
-
-    These are ``stages[stage][block]``, empty ones where ``layers`` leaves a
-    block out.
-
-    Args:
-        layers: Indices of the adapted blocks, counted through all stages
-            from 0; negative ones from the end. Defaults to all.
-    """
-
-    def __init__(self, layers: Sequence[int] | None = None) -> None:
-        super().__init__()
-        self.layers = layers
-
-    def build(self, trunk: Family) -> None:
-        chosen = chosen_layers(self.layers, trunk, type(self).__name__)
-        index = count()
-        self.stages = nn.ModuleList(
-            nn.ModuleList(
-                self.adapt(block, i)
-                if next(index) in chosen
-                else nn.ModuleDict()
-                for block in stage.blocks
-            )
-            for i, stage in enumerate(trunk.stages)
-        )
-
-    @abstractmethod
-    def adapt(self, block: Block, stage: int) -> nn.Module:
-        """Hook one block, and return what the method adds to it.
-
-        Args:
-            block: The block.
-            stage: Index of its stage.
-        """
+def hooks_of(module: nn.Module) -> set[int]:
+    """Return the numbers of the hooks around the forward of a module."""
+    return {*module._forward_hooks, *module._forward_pre_hooks}
 
 
 def tuners_of(model: nn.Module) -> dict[str, Tuner]:

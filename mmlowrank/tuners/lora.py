@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..families import Block, Family, Layer
 from ..nn import lora
 from ..registry import TUNERS
-from .base import BlockTuner
+from .blocks import BlockTuner
 from .folding import Change, compute_folded, plain_kind
 from .placement import check_sites, ranks_of
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..families import Block
-from .base import BlockTuner, Tuner
+from .base import Tuner
+from .blocks import BlockTuner
 from .placement import check_sites
 
 SITES = ('attn', 'ffn')

@@ -12,7 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..families import Block, Family
-from .base import BlockTuner
+from .blocks import BlockTuner
 from .placement import check_sites
 from .serial import SITES, sites_of
 
