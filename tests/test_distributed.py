@@ -8,6 +8,7 @@ import pytest
 from mmengine.model import MMDistributedDataParallel
 from swins import FRAMEWORKS, VIT
 from test_engine import Model, construct
+from test_tuned_model import HEADS
 
 HERE = Path(__file__).parent
 
@@ -31,6 +32,12 @@ def torchrun(*command, processes=2, **kwargs):
 @pytest.mark.parametrize('framework', [*FRAMEWORKS, VIT])
 def test_gradients_equal_one_process_on_the_joined_batch(framework):
     done = torchrun(str(HERE / 'distributed_worker.py'), framework)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize('head', HEADS)
+def test_gradients_of_a_tuned_detector_are_the_mean(head):
+    done = torchrun(str(HERE / 'detector_worker.py'), head)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
