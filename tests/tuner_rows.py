@@ -227,10 +227,14 @@ TUNERS = {
         2 * sum(9 * d + 136 for d in WIDTHS),
         False,
     ),
-    "CoLin, two branches, the paper's start": (
+    "CoLin, two blocks, a rank a stage, the paper's start": (
         'mmlowrank.SwinCoLin',
-        dict(mid_channels=6, rank=4, branches=2),
-        2 * sum(9 * d + 128 for d in WIDTHS),
+        dict(mid_channels=6, rank=[2, 3, 4, 5], branches=2, layers=(0, -1)),
+        2
+        * sum(
+            (2 * r + 1) * d + 14 * r + 72
+            for r, d in ((2, WIDTHS[0]), (5, LAST))
+        ),
         False,
     ),
     'E3VA': (

@@ -23,12 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .coded import CodedAdapter
 from .kernels.autograd import made_again, no_autocast
 
 INITS = ('paper', 'identity')
 
 
-class CoLinAdapter(nn.Module):
+class CoLinAdapter(CodedAdapter):
     """One CoLin adapter.
 
     Args:
@@ -117,14 +118,6 @@ class CoLinAdapter(nn.Module):
         """
         return made_again(self._code, x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Adapt a map, (batch, height, width, embed_dims), to another."""
-        return x + self.branch(x)
-
-    def branch(self, x: Tensor) -> Tensor:
-        """Return what :meth:`forward` adds to the map."""
-        return F.linear(self.code(x), self.up_t.t(), self.up_bias)
-
     def orthogonality(self) -> Tensor:
         """Return the loss that is zero where the factors are orthogonal.
 
@@ -148,7 +141,8 @@ class CoLinAdapter(nn.Module):
         skip = F.pad((1 - s).view(-1, 1, 1, 1), (1, 1, 1, 1))
         h = F.conv2d(
             h.permute(0, 3, 1, 2),
-            kernel + skip,
+            # The exporter to ONNX loses the shape of what is padded.
+            (kernel + skip).view_as(self.depthwise.weight),
             s * self.depthwise.bias,
             padding=1,
             groups=len(s),

@@ -10,10 +10,6 @@ Two branches of rank a are one product of rank 2a: the branches stand side by
 side in one tensor here. Where the paper is silent: both projections have a
 bias and the hidden width is half of the input's (the printed counts need
 both); t of the up projection starts at zero, so A starts as the identity.
-
-The highway adds up ``A(x) - x = code(x) up_t + up_bias`` over many x. It is
-linear in the codes, so a stage needs one product; hence ``code`` is a method
-of its own and ``forward`` the form for a single adapter.
 """
 
 import math
@@ -22,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .coded import CodedAdapter
 from .kernels.functional import low_rank_code
 
 
-class LowRankAdapter(nn.Module):
+class LowRankAdapter(CodedAdapter):
     """Adapter with dual low-rank branches (section 3.3).
 
     Args:
@@ -87,12 +84,8 @@ class LowRankAdapter(nn.Module):
             x, self.down_s, self.down_t, self.down_bias, self.up_s
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Adapt tokens: (..., embed_dims) -> (..., embed_dims)."""
-        return x + F.linear(self.code(x), self.up_t.t(), self.up_bias)
 
-
-class StandardAdapter(nn.Module):
+class StandardAdapter(CodedAdapter):
     """The dense adapter of the ablation in table 5.
 
     Same interface as :class:`LowRankAdapter`; its code is the hidden vector.
@@ -131,7 +124,3 @@ class StandardAdapter(nn.Module):
     def code(self, x: Tensor) -> Tensor:
         """Return GELU(D x): (..., embed_dims) -> (..., mid_channels)."""
         return F.gelu(F.linear(x, self.down.t(), self.down_bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Adapt tokens: (..., embed_dims) -> (..., embed_dims)."""
-        return x + F.linear(self.code(x), self.up_t.t(), self.up_bias)

@@ -13,12 +13,14 @@ its skip are one product. For the backward pass x and GELU(h'') are kept;
 what lies between is computed again.
 """
 
+from functools import reduce
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .coded import CodedAdapter
 from .kernels.autograd import made_again
 
 # Sizes of the depthwise convolutions; the last is the largest.
@@ -26,8 +28,8 @@ _SIZES = (3, 5, 7)
 INITS = ('paper', 'identity')
 
 
-class MonaAdapter(nn.Module):
-    """One Mona adapter (CVPR 2025, section 3.3).
+class MonaAdapter(CodedAdapter):
+    """One Mona adapter (CVPR 2025).
 
     Args:
         embed_dims: Width of the tokens it adapts.
@@ -65,7 +67,7 @@ class MonaAdapter(nn.Module):
                 f'of {INITS}, got mid_channels={mid_channels}, '
                 f'dropout={dropout}, init={init!r}'
             )
-        self.dropout, self.init = dropout, init
+        self.dropout = dropout
         self.norm = nn.LayerNorm(embed_dims)
         self.norm_scale = nn.Parameter(torch.full((embed_dims,), 1e-6))
         self.input_scale = nn.Parameter(torch.ones(embed_dims))
@@ -77,7 +79,7 @@ class MonaAdapter(nn.Module):
         self.pointwise = nn.Linear(mid_channels, mid_channels)
         up = nn.Linear(mid_channels, embed_dims)
         self.up_t = nn.Parameter(up.weight.detach().t().contiguous())
-        self.up_bias = nn.Parameter(up.bias.detach())
+        self.up_bias = up.bias
         if init == 'identity':
             nn.init.zeros_(self.up_t)
             nn.init.zeros_(self.up_bias)
@@ -91,40 +93,25 @@ class MonaAdapter(nn.Module):
         Returns:
             (batch, height, width, mid_channels).
         """
-        random = self.training and self.dropout > 0
-        return made_again(self._code, x, random=random)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Adapt a map, (batch, height, width, embed_dims), to another."""
-        return x + self.branch(x)
-
-    def branch(self, x: Tensor) -> Tensor:
-        """Return what :meth:`forward` adds to the map."""
-        return F.linear(self.code(x), self.up_t.t(), self.up_bias)
+        drops = self.training and self.dropout > 0
+        return made_again(self._code, x, random=drops)
 
     def _code(self, x: Tensor) -> Tensor:
         u = self.norm(x) * self.norm_scale + x * self.input_scale
-        h = self._mixed(self.down(u).permute(0, 3, 1, 2))
-        h = h.permute(0, 2, 3, 1)
+        h = self._mixed(self.down(u).movedim(-1, 1)).movedim(1, -1)
         h = h + self.pointwise(h)
         return F.dropout(F.gelu(h), self.dropout, self.training)
 
     def _mixed(self, h: Tensor) -> Tensor:
         """Return h', (batch, mid_channels, height, width) as h."""
-        reach = _SIZES[-1] // 2
-        kernel = sum(
-            F.pad(conv.weight, (reach - conv.kernel_size[0] // 2,) * 4)
+        count, size, channels = len(_SIZES), _SIZES[-1], len(self.up_t)
+        kernels = [
+            F.pad(conv.weight, ((size - conv.kernel_size[0]) // 2,) * 4)
             for conv in self.depthwise
-        )
-        bias = sum(conv.bias for conv in self.depthwise)
-        skip = F.pad(kernel.new_ones(1, 1, 1, 1), (reach,) * 4)
-        return F.conv2d(
-            h,
-            kernel / len(_SIZES) + skip,
-            bias / len(_SIZES),
-            padding=reach,
-            groups=h.shape[1],
-        )
-
-    def extra_repr(self) -> str:
-        return f'dropout={self.dropout}, init={self.init!r}'
+        ]
+        skip = F.pad(kernels[0].new_ones(1, 1, 1, 1), (size // 2,) * 4)
+        kernel = reduce(torch.add, kernels) / count + skip
+        # The exporter to ONNX loses the shape of what is padded.
+        kernel = kernel.view(channels, 1, size, size)
+        bias = reduce(torch.add, [conv.bias for conv in self.depthwise])
+        return F.conv2d(h, kernel, bias / count, 1, size // 2, 1, channels)
