@@ -182,7 +182,7 @@ STRANGERS = {
 }
 CASES = {
     'mask-rcnn_r50': ('norm-tuning', 'lora-r64'),
-    'dino_r50': ('bitfit',),
+    'dino_r50': ('bitfit', 'bitfit encoder=lora-all-r8 decoder=lora-all-r8'),
     'segformer_b0': ('lorand-b2r8', 'e3va-r8'),
     'upernet_convnext': ('lorand-b2r8', 'e3va-r8'),
     'timm_maps': ('lora-r8_cls',),
@@ -223,7 +223,9 @@ def train(data, tmp_path, monkeypatch):
             path = tmp_path / f'{name}.py'
             path.write_text(config)
             config = str(path)
-        words = ['train.py', config, '--tuner', tuner, '--no-validate']
+        words = ['train.py', config, '--no-validate']
+        for one in tuner.split():
+            words += ['--tuner', one]
         words += ['--work-dir', str(tmp_path), '--cfg-options', *options]
         monkeypatch.setattr(sys, 'argv', words)
         runpy.run_path(str(ROOT / 'tools/train.py'), run_name='__main__')

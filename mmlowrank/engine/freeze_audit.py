@@ -1,6 +1,5 @@
 """A hook that shows what trains, and proves it around the first step."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -103,24 +102,26 @@ def audit_table(model: nn.Module, optimized: set[int]) -> str:
 
 
 def _rows(model: nn.Module, optimized: set[int]) -> list[tuple[str, list]]:
-    rows = []
+    # A DETR has parameters that are in none of its parts.
+    rows = [(type(model).__name__, _counts([model], optimized))]
     for name, part in model.named_children():
         tuners = tuners_of(part)
-        stock = f'{name} (stock)' if tuners else name
-        rows.append((stock, _counts(part, tuners.values(), optimized)))
+        added = {m for tuner in tuners.values() for m in tuner.modules()}
+        stock = [m for m in part.modules() if m not in added]
+        title = f'{name} (stock)' if tuners else name
+        rows.append((title, _counts(stock, optimized)))
         rows += [
-            (f'{name}.{path} ({tuner.title})', _counts(tuner, (), optimized))
+            (
+                f'{name}.{path} ({tuner.title})',
+                _counts([*tuner.modules()], optimized),
+            )
             for path, tuner in tuners.items()
         ]
     return [(name, counts) for name, counts in rows if any(counts)]
 
 
-def _counts(
-    module: nn.Module, without: Iterable[nn.Module], optimized: set[int]
-) -> list[int]:
+def _counts(modules: list[nn.Module], optimized: set[int]) -> list[int]:
     """Return trainable, frozen, in optimizer, layers with moving stats."""
-    skipped = {part for tuner in without for part in tuner.modules()}
-    modules = [m for m in module.modules() if m not in skipped]
     parameters = {
         id(p): p for m in modules for p in m.parameters(recurse=False)
     }

@@ -128,6 +128,7 @@ def write(args: argparse.Namespace) -> None:
         model, changed = plain_model(cfg.model, merged)
     except (CannotMerge, ValueError) as error:
         raise SystemExit(str(error)) from None
+    gone = [n for n in ('model', *WRAPPERS.values()) if n in cfg.model]
     # In place of the old one: a config's own update() mixes them.
     cfg.model = ConfigDict(model)
     # A copy: DETRs write into their config.
@@ -149,7 +150,8 @@ def write(args: argparse.Namespace) -> None:
         f'the model now has\n{Config(changed).pretty_text}'
     )
     if 'type' in changed:
-        print('and no longer the arguments "model" and "stacks"')
+        own = [f'"{name}"' for name in gone]
+        print(f'and no longer the arguments {" and ".join(own)}')
     if merged.stays:
         print(f'The backbone stays as it was: {merged.stays}')
     if folder:
