@@ -98,7 +98,7 @@ class MonaAdapter(CodedAdapter):
 
     def _code(self, x: Tensor) -> Tensor:
         u = self.norm(x) * self.norm_scale + x * self.input_scale
-        h = self._mixed(self.down(u).movedim(-1, 1)).movedim(1, -1)
+        h = self._mixed(self.down(u).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         h = h + self.pointwise(h)
         return F.dropout(F.gelu(h), self.dropout, self.training)
 
