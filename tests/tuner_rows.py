@@ -243,6 +243,18 @@ TUNERS = {
         (12 * 4 + 3) * sum(WIDTHS) + OUTPUT_NORMS,
         False,
     ),
+    'E3VA, a rank a stage, one site of the last block': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=[1, 2, 3, 4], sites=('ffn',), layers=(-1,)),
+        6 * 4 * LAST + LAST // 2 + LAST + OUTPUT_NORMS,
+        False,
+    ),
+    'E3VA, stacked, one site of the last block': (
+        'mmlowrank.SwinE3VA',
+        dict(rank=4, structure='stacked', sites=('attn',), layers=(-1,)),
+        6 * 4 * LAST + LAST // 2 + LAST + OUTPUT_NORMS,
+        False,
+    ),
     'E3VA, stacked': (
         'mmlowrank.SwinE3VA',
         dict(rank=4, structure='stacked', train_fpn_norms=False),

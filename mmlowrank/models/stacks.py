@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from ..nn import LORSLinear, LORSStatic
-from ..tuners.folding import _in_place_of_parameters, plain_kind
+from ..tuners.folding import in_place_of_parameters, plain_kind
 
 
 class Site(NamedTuple):
@@ -265,7 +265,7 @@ def _attend(module: nn.MultiheadAttention, *args: Any, **kwargs: Any) -> Any:
             joint = child.joint
             tensors[f'{name}{joint}weight'] = weight
             tensors[f'{name}{joint}bias'] = bias
-    with _in_place_of_parameters(module, tensors):
+    with in_place_of_parameters(module, tensors):
         return type(module).forward(module, *args, **kwargs)
 
 

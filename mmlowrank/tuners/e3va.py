@@ -13,6 +13,8 @@ from .base import CHILD, Tuner
 from .highway import Highway
 from .losses import orthogonality_loss
 from .patterns import below
+from .placement import check_sites, chosen_layers, ranks_of
+from .serial import SITES, sites_of
 
 _OPTIONS = {
     'structure': ('parallel', 'stacked'),
@@ -39,8 +41,8 @@ class E3VA(Tuner):
     depth, so the highway drops what the trunk drops.
 
     Args:
-        rank: Rank of each of an adapter's two branches; of CoLin's
-            projections.
+        rank: Rank of each of an adapter's two branches, or of CoLin's
+            projections; one number, or one for each stage.
         structure: ``'parallel'`` or ``'stacked'`` (table 5).
         reduction: Patch merging of the highway: ``'inherited'`` shares the
             trunk's frozen layers, ``'trainable'`` trains copies of them,
@@ -56,9 +58,13 @@ class E3VA(Tuner):
             norm(l + e).
         orthogonality: Weight of the loss that keeps CoLin's factors near
             orthogonal.
+        sites: ``'attn'``, ``'ffn'`` or both: the branches whose outputs are
+            adapted. The highway adds the others as they are.
+        layers: Indices of the blocks with adapters, counted through all
+            stages from 0; negative ones from the end. Defaults to all.
 
     Raises:
-        ValueError: If an option is unknown.
+        ValueError: If an option is unknown, or there is no such block.
     """
 
     needs = ('branches', 'outputs')
@@ -71,7 +77,7 @@ class E3VA(Tuner):
 
     def __init__(
         self,
-        rank: int = 8,
+        rank: int | Sequence[int] = 8,
         structure: str = 'parallel',
         reduction: str = 'inherited',
         train_fpn_norms: bool = True,
@@ -79,8 +85,12 @@ class E3VA(Tuner):
         mid_channels: int | None = None,
         fpn_input: str = 'highway',
         orthogonality: float = 0.5,
+        sites: Sequence[str] = SITES,
+        layers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.sites = check_sites(sites, 'E3VA', SITES)
+        self.layers = layers
         self.structure = structure
         self.reduction = reduction
         self.adapter = adapter
@@ -151,7 +161,13 @@ class E3VA(Tuner):
                 copied._forward_hooks.clear()
         stacked = self.structure == 'stacked'
         maps = self.adapter in _ON_MAPS
-        return Highway(trunk, self._make_adapter, maps, stacked, merging)
+        make = partial(self._make_adapter, ranks_of(self.rank, trunk, 'E3VA'))
+        chosen = chosen_layers(self.layers, trunk, 'E3VA')
+        places = [
+            sites_of(block, self) if i in chosen else []
+            for i, block in enumerate(trunk.blocks)
+        ]
+        return Highway(trunk, make, places, maps, stacked, merging)
 
     def losses(self) -> dict[str, Tensor]:
         return orthogonality_loss(self, self.orthogonality)
@@ -166,7 +182,9 @@ class E3VA(Tuner):
             for ours, module in zip(self.highway.merging, stock, strict=True):
                 ours.load_state_dict(module.state_dict())
 
-    def _make_adapter(self, width: int) -> nn.Module:
+    def _make_adapter(
+        self, ranks: Sequence[int], width: int, stage: int
+    ) -> nn.Module:
         if self.adapter == 'standard':
             return e3va.StandardAdapter(width, self.mid_channels or 32)
         if self.adapter == 'mona':
@@ -174,9 +192,9 @@ class E3VA(Tuner):
             return mona.MonaAdapter(width, mid_channels, 0.0, 'identity')
         if self.adapter == 'colin':
             return colin.CoLinAdapter(
-                width, self.mid_channels or 100, self.rank, init='identity'
+                width, self.mid_channels or 100, ranks[stage], init='identity'
             )
-        return e3va.LowRankAdapter(width, self.rank, self.mid_channels)
+        return e3va.LowRankAdapter(width, ranks[stage], self.mid_channels)
 
     def _clear(self, *_: object) -> None:
         self.highway.clear()

@@ -92,12 +92,12 @@ def _forward(
         tensors.update(changed)
         if shift is not None:
             tensors['bias'] = shift  # a layer of PyTorch, without one
-    with _in_place_of_parameters(module, tensors):
+    with in_place_of_parameters(module, tensors):
         return type(module).forward(module, *args, **kwargs)
 
 
 @contextmanager
-def _in_place_of_parameters(
+def in_place_of_parameters(
     module: nn.Module, tensors: Mapping[str, Tensor]
 ) -> Iterator[None]:
     """Let attributes be other tensors; the parameters stay where they are."""

@@ -17,7 +17,7 @@ which is one product instead of K, keeps the taps and their codes only, and
 leaves e equal to l to the bit as long as every t_k and b_k is zero.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -38,7 +38,10 @@ class Highway(nn.Module):
 
     Args:
         trunk: The trunk.
-        make_adapter: Width -> adapter with ``code``, ``up_t``, ``up_bias``.
+        make_adapter: Width and index of the stage -> adapter with ``code``,
+            ``up_t``, ``up_bias``.
+        places: For each block the branches that have an adapter. The others
+            are added as they are.
         maps: Whether adapters read maps, (batch, height, width, channels).
         stacked: The ablation in which the second adapter reads the first:
             ``h = A1(e + f_P1(l)); e' = A2(h + f_P2(l + f_P1(l)))``.
@@ -49,7 +52,8 @@ class Highway(nn.Module):
     def __init__(
         self,
         trunk: Family,
-        make_adapter: Callable[[int], nn.Module],
+        make_adapter: Callable[[int, int], nn.Module],
+        places: Sequence[Collection[str]],
         maps: bool = False,
         stacked: bool = False,
         merging: nn.ModuleList | None = None,
@@ -62,13 +66,16 @@ class Highway(nn.Module):
         self.outputs: dict[int, tuple[Tensor, Tensor]] = {}
         self.clear()
         positions = {o.after: p for p, o in enumerate(trunk.outputs)}
+        places = iter(places)
         for i, stage in enumerate(trunk.stages):
             blocks = nn.ModuleList()
             for j, block in enumerate(stage.blocks):
                 sites = nn.ModuleDict()
-                run = block.over_maps() if maps else as_it_is
+                adapted = next(places)
+                run = block.over_maps() if maps and adapted else as_it_is
                 for site, branch in block.branches.items():
-                    sites[site] = make_adapter(block.width)
+                    if site in adapted:
+                        sites[site] = make_adapter(block.width, i)
                     branch.output.read(partial(self._tap, i, j, site, run))
                 blocks.append(sites)
                 last = j == len(stage.blocks) - 1
@@ -116,9 +123,14 @@ class Highway(nn.Module):
         self, i: int, j: int, site: str, run: Callable, out: Tensor
     ) -> None:
         self._check()
-        adapter = self.stages[i][j][site]
+        adapters = self.stages[i][j]
         if self.stacked:
-            self._stream = run(adapter, self._stream + out)
+            self._stream = self._stream + out
+        if site not in adapters:
+            return
+        adapter = adapters[site]
+        if self.stacked:
+            self._stream = run(adapter, self._stream)
         else:
             self._codes.append(run(adapter.code, out))
             self._adapters.append(adapter)
@@ -134,14 +146,17 @@ class Highway(nn.Module):
         if self.stacked:
             e = moved(self._stream, -1, self.channels)
         else:
-            e = out + self._added()
+            added = self._added()
+            e = out if added is None else out + added
         self._behind = e
         if position is not None:
             self.outputs[position] = e, out
 
-    def _added(self) -> Tensor:
-        """Return e - l, in the trunk's layout."""
+    def _added(self) -> Tensor | None:
+        """Return e - l, in the trunk's layout; None where e is l."""
         adapters = self._adapters
+        if not adapters:
+            return self._offset
         # Side by side along the input of one layer, and biases one by one:
         # cut out of a stack, the gradients would share memory.
         added = F.linear(
