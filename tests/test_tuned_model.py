@@ -505,3 +505,12 @@ def test_the_page_is_what_a_config_says(tmp_path):
         {'backbone.tuner'},
         {'backbone.tuner', 'encoder.tuner', 'decoder.tuner'},
     ]
+
+
+def test_the_folder_prints_what_is_counted(tool):
+    folder = LEAVES[0].parent
+    names = [f'configs/whole_model/{leaf.name}' for leaf in LEAVES]
+    text = (folder / 'README.md').read_text()
+    assert f'count_params.py {" ".join(names)}\n' in text
+    printed = tool('count_params.py', *names)
+    assert printed[printed.index(names[0]) :] in text

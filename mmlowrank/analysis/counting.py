@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..tuners import freeze_matching, tuners_of
+from ..tuners import CHILD, Tuner, freeze_matching, tuners_of
 
 # Factories that weights are made with. arange and linspace stay real:
 # backbones read numbers out of them while they are built.
@@ -53,8 +53,10 @@ def count_parameters(cfg: Config) -> dict[str, Any]:
         ``backbone_added``: those the tuner adds to the stock backbone;
         ``backbone_stock``: those of the stock backbone;
         ``model_trainable`` and ``model_total``: of the whole model. What
-        ``optim_wrapper.freeze`` names is not counted as trainable. And
+        ``optim_wrapper.freeze`` names is not counted as trainable.
         ``parts``: name of each direct child that has parameters -> how many.
+        ``tuners``: path of each part with a tuner -> the tuner's ``title``,
+        and how many parameters of the part are ``trainable`` and ``stock``.
 
     Raises:
         ValueError: If the model has no backbone.
@@ -84,7 +86,21 @@ def count_parameters(cfg: Config) -> dict[str, Any]:
         'model_trainable': _size(model.parameters(), trainable=True),
         'model_total': _size(model.parameters()),
         'parts': {name: size for name, size in parts.items() if size},
+        'tuners': {
+            path.removesuffix(CHILD).removesuffix('.'): _of_tuner(tuner)
+            for path, tuner in tuners_of(model).items()
+        },
     }
+
+
+def _of_tuner(tuner: Tuner) -> dict[str, Any]:
+    parameters = [*tuner.backbone.parameters()]
+    added = sum(p.numel() for p in tuner.parameters())
+    return dict(
+        title=tuner.title,
+        trainable=_size(parameters, trainable=True),
+        stock=_size(parameters) - added,
+    )
 
 
 def _size(parameters: Any, trainable: bool = False) -> int:

@@ -42,6 +42,13 @@ def main() -> None:
             f'  backbone, trainable  {trained:>14,}'
             f'  {100 * trained / stock:7.3f} % of the stock backbone'
         )
+        for part, of in counts['tuners'].items():
+            if part != 'backbone':
+                print(f'  {part}, {of["title"]}')
+                print(
+                    f'    trainable          {of["trainable"]:>14,}  '
+                    f'{100 * of["trainable"] / of["stock"]:7.3f} % of it'
+                )
         print(f'  model, total         {counts["model_total"]:>14,}')
         print(
             f'  model, trainable     {whole:>14,}'
