@@ -11,7 +11,11 @@ from test_mona_colin import orthogonality
 from torch import distributed
 
 COLIN = 'mmlowrank.SwinCoLin', dict(mid_channels=6, rank=4)
-E3VA = 'mmlowrank.SwinE3VA', dict(adapter='colin', mid_channels=6, rank=4)
+# On the highway the loss is off by default.
+E3VA = (
+    'mmlowrank.SwinE3VA',
+    dict(adapter='colin', mid_channels=6, rank=4, orthogonality=0.5),
+)
 both = pytest.mark.parametrize('kind, options', [COLIN, E3VA])
 
 
@@ -184,7 +188,13 @@ def test_distributed(tmp_path):
 def test_methods_of_a_composition_add_theirs():
     tuners = [
         dict(type='CoLin', mid_channels=6, rank=4, orthogonality=0.25),
-        dict(type='E3VA', adapter='colin', mid_channels=6, rank=4),
+        dict(
+            type='E3VA',
+            adapter='colin',
+            mid_channels=6,
+            rank=4,
+            orthogonality=0.5,
+        ),
     ]
     model, _ = made('mmlowrank.TunedBackbone', dict(tuner=tuners))
     first, second = model.backbone.tuner.parts

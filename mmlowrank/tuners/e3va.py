@@ -57,7 +57,8 @@ class E3VA(Tuner):
         fpn_input: ``'highway'`` feeds norm(e) to the neck, ``'sum'``
             norm(l + e).
         orthogonality: Weight of the loss that keeps CoLin's factors near
-            orthogonal.
+            orthogonal. None here, where they start as the identity: the loss
+            is largest at a factor of zeros, and pulls it from there.
         sites: ``'attn'``, ``'ffn'`` or both: the branches whose outputs are
             adapted. The highway adds the others as they are.
         layers: Indices of the blocks with adapters, counted through all
@@ -84,7 +85,7 @@ class E3VA(Tuner):
         adapter: str = 'low_rank',
         mid_channels: int | None = None,
         fpn_input: str = 'highway',
-        orthogonality: float = 0.5,
+        orthogonality: float = 0.0,
         sites: Sequence[str] = SITES,
         layers: Sequence[int] | None = None,
     ) -> None:

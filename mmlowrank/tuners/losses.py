@@ -65,4 +65,6 @@ def orthogonality_loss(tuner: nn.Module, weight: float) -> dict[str, Tensor]:
         for module in tuner.modules()
         if callable(getattr(module, 'orthogonality', None))
     ]
-    return dict(loss_orthogonality=weight * sum(terms)) if terms else {}
+    if not terms or not weight:
+        return {}
+    return dict(loss_orthogonality=weight * sum(terms))
