@@ -19,7 +19,8 @@ from test_engine import construct, options
 from test_rlrr_counts import architecture, swin
 from test_tuner_contract import stock
 from torch import nn
-from tuner_rows import TUNERS, VIT_TUNERS, kind, rows_of
+from tuner_rows import TUNERS, kind, rows_of
+from vit_rows import VIT_TUNERS
 
 from mmlowrank.tuners import CannotMerge
 

@@ -4,15 +4,11 @@ import copy
 import io
 import pickle
 import re
-import runpy
-import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
 import torch
 from detrs import CLASSES, DETRS, DIMS, LAYERS, detector, samples
-from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner.checkpoint import load_state_dict
 from swins import VIT_ARGS, VIT_DIMS, VIT_LAYERS, images, stir
@@ -459,12 +455,6 @@ def test_layers_that_are_one_and_the_same_are_refused():
         detector('DeformableDETR', {'bbox_head.cls_branches': {}})
 
 
-def test_other_arguments_beside_a_whole_config_are_refused():
-    cfg = dict(type='mmlowrank.StackSharedModel', model=dict(type='DINO'))
-    with pytest.raises(TypeError, match='num_queries must stand in it'):
-        MODELS.build(dict(cfg, stacks=DECODER, num_queries=3))
-
-
 def test_frozen_layers_are_refused():
     backbone = dict(DETRS['DINO']['backbone'], type='mmlowrank.SwinFixed')
     with pytest.raises(ValueError, match=r'stages.0.blocks.*is frozen'):
@@ -572,73 +562,3 @@ def test_layers_are_as_many_as_the_vit_has():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         vit = MODELS.build(cfg)
     assert [b.shape[1] for b in vit.lors['layers']['attn_qkv'].B] == [1, 2, 3]
-
-
-def config_of(folder, **model):
-    """Write a config and a checkpoint of a model off its start."""
-    config, checkpoint = folder / 'config.py', folder / 'epoch_1.pth'
-    found = copy.deepcopy(DETRS['DINO'])
-    # The tool builds with images that are not of a loader.
-    found['data_preprocessor'] = dict(type='DetDataPreprocessor')
-    found.update(type='mmlowrank.StackSharedModel', model='DINO', **model)
-    Config(dict(default_scope='mmdet', model=found)).dump(config)
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        trained = MODELS.build(Config.fromfile(config).model)
-    trained.level_embed.data.zero_()
-    stir(trained)
-    torch.save(dict(state_dict=trained.state_dict()), checkpoint)
-    return config, checkpoint, trained.eval()
-
-
-def run_tool(monkeypatch, path, *words):
-    tool = Path(__file__).resolve().parents[1] / 'tools' / path
-    monkeypatch.setattr(sys, 'argv', [*map(str, (tool, *words))])
-    runpy.run_path(str(tool), run_name='__main__')
-
-
-TUNED = dict(DETRS['DINO']['backbone'], type='mmlowrank.SwinLoRA', rank=2)
-
-
-@pytest.mark.parametrize(
-    'model',
-    [
-        dict(),
-        dict(backbone=TUNED),
-        dict(stacks={'backbone.stages.0.blocks': {}}),
-    ],
-    ids=['decoder', 'decoder and tuned backbone', 'backbone'],
-)
-def test_the_tool_writes_a_stock_detector(
-    model, tmp_path, monkeypatch, capsys
-):
-    config, checkpoint, trained = config_of(
-        tmp_path, **{'stacks': DECODER, **model}
-    )
-    out = tmp_path / 'merged'
-    run_tool(
-        monkeypatch,
-        'model_converters/merge.py',
-        *(config, checkpoint, out, '--size', 64),
-    )
-    said = capsys.readouterr().out
-    assert "type = 'DINO'" in said
-    assert 'no longer the arguments "model" and "stacks"' in said
-    cfg = Config.fromfile(out / 'config.py')
-    assert 'mmlowrank' not in cfg.pretty_text
-    assert not {'stacks', 'model'} & cfg.model.keys()
-    plain = MODELS.build(cfg.model).eval()
-    assert not any(isinstance(m, LORSLinear) for m in plain.modules())
-    state = torch.load(out / 'checkpoint.pth', weights_only=True)
-    plain.load_state_dict(state['state_dict'], strict=True)
-    assert_equal(outputs(trained), outputs(plain), rtol=1e-3, atol=1e-4)
-
-
-def test_parts_are_counted(tmp_path, monkeypatch, capsys):
-    config, _, trained = config_of(tmp_path, stacks=DECODER)
-    tool = 'analysis_tools/count_params.py'
-    run_tool(monkeypatch, tool, config, '--parts')
-    printed = capsys.readouterr().out
-    decoder = sum(p.numel() for p in trained.decoder.parameters())
-    assert re.search(rf'    decoder +{decoder:,}\n', printed)
-    run_tool(monkeypatch, tool, config)
-    assert 'decoder' not in capsys.readouterr().out

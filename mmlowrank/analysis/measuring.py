@@ -16,12 +16,11 @@ from typing import Any
 
 import cv2
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
-from ..nn import LoRandAdapter, LowRankAdapter
+from .formed import form_weights
 
 ARCHS = {
     'tiny': dict(embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24]),
@@ -190,46 +189,6 @@ def build_tuned(
         return MODELS.build(
             dict(type='mmlowrank.TunedBackbone', backbone=stock, tuner=tuner)
         )
-
-
-def form_weights(backbone: nn.Module) -> None:
-    """Make low-rank adapters form W in each forward, as public code does.
-
-    For comparison only: beside a stock trunk, the plain formulation of
-    LoRand and E3VA. 'W formed' means that a projection is one dense product
-    with W = sum_i P_i^T K_i Q_i or W = s_1 t_1 + s_2 t_2, and that autograd
-    keeps all it wants, the hidden vector and its GELU included. LoRand
-    forms W of both projections. E3VA forms that of the down projection: the
-    up projection stays a product with s into a code and one product a stage,
-    see :mod:`..tuners.highway`.
-    """
-    for module in backbone.modules():
-        if isinstance(module, LoRandAdapter):
-            module.forward = _FormedLoRand(module)
-        elif isinstance(module, LowRankAdapter):
-            module.code = _FormedCode(module)
-
-
-class _FormedLoRand:
-    def __init__(self, layer: LoRandAdapter) -> None:
-        self.layer = layer
-
-    def __call__(self, x: Tensor) -> Tensor:
-        own = self.layer
-        down = (own.down_P.mT @ own.K @ own.down_Q).sum(0)
-        up = (own.up_P.mT @ own.K @ own.up_Q).sum(0)
-        h = F.gelu(F.linear(x, down.t(), own.down_bias))
-        return x + F.linear(h, up.t(), own.up_bias)
-
-
-class _FormedCode:
-    def __init__(self, layer: LowRankAdapter) -> None:
-        self.layer = layer
-
-    def __call__(self, x: Tensor) -> Tensor:
-        own = self.layer
-        down = own.down_s @ own.down_t
-        return F.gelu(F.linear(x, down.t(), own.down_bias)) @ own.up_s
 
 
 @contextmanager
