@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import torch
+from mmengine.registry import MODELS, DefaultScope
 from swins import COMPOSED, VIT, build, images, loss, stir
 
 from mmlowrank.tuners import tuners_of
@@ -90,6 +91,19 @@ def test_updates_of_one_layer_add_up_and_merge(framework):
         ((dict(type='RLRR'), dict(type='SSF')), 'both change'),
         ((HIGHWAY, HIGHWAY), 'only one tuner of a backbone feeds the outputs'),
         ((), 'names none'),
+        # The copies would be of what the first has changed.
+        (
+            (dict(type='RLRR'), dict(HIGHWAY, reduction='trainable')),
+            "leave it at 'inherited'",
+        ),
+        (
+            (dict(HIGHWAY, reduction='trainable'), dict(type='SSF')),
+            "leave it at 'inherited'",
+        ),
+        (
+            (dict(LORA, memory='stock'), dict(type='BitFit', memory='lean')),
+            "'stock' and 'lean': say it once",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(tuners, words):
@@ -101,6 +115,43 @@ def test_prompts_are_inserted_by_one():
     prompts = dict(type='VPT', tokens=2)
     with pytest.raises(ValueError, match='inserts prompts'):
         composed(prompts, prompts, framework=VIT)
+
+
+def test_prompts_do_not_go_beside_a_highway():
+    with pytest.raises(ValueError, match='prompts are more of them'):
+        composed(HIGHWAY, dict(type='VPT', tokens=2), framework=VIT)
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_a_highway_reads_what_the_others_leave(first):
+    """At its start it changes nothing, whatever its place in the list."""
+    highway = dict(HIGHWAY, structure='stacked', train_fpn_norms=False)
+    mona = dict(type='Mona', mid_channels=4, dropout=0.0)
+    both = composed(*((highway, mona) if first else (mona, highway)))
+    alone = composed(mona)
+    of_mona = both.tuner.parts[int(first)]
+    stir(alone)
+    of_mona.load_state_dict(alone.tuner.state_dict())
+    for one, other in zip(both(images()), alone(images()), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    loss(both, images()).backward()
+    assert all(p.grad is not None for p in of_mona.parameters())
+
+
+def test_trainable_of_several_adds_up():
+    backbone = composed(
+        dict(LORA, trainable=[r'norm0']),
+        dict(type='Fixed', trainable=[r'norm1\.weight']),
+        trainable=[r'norm2\.bias'],
+    )
+    trained = {
+        name
+        for name, p in backbone.named_parameters()
+        if p.requires_grad and not name.startswith('tuner.')
+    }
+    assert trained == {
+        *('norm0.weight', 'norm0.bias', 'norm1.weight', 'norm2.bias')
+    }
 
 
 def test_copied_mergings_of_a_highway_follow_the_trunk():
@@ -190,17 +241,47 @@ def test_patterns_that_name_nothing_are_refused(trainable, more, words):
         build('mmdet', 'mmlowrank.SwinLoRA', trainable=trainable, **more)
 
 
-def test_statistics_of_what_trains_are_owned():
-    from mmengine.registry import MODELS, DefaultScope
-
+def resnet(tuner, **kwargs):
     with DefaultScope.overwrite_default_scope('mmdet'):
-        backbone = MODELS.build(
+        return MODELS.build(
             dict(
                 type='mmlowrank.TunedBackbone',
-                backbone=dict(type='ResNet', depth=18, base_channels=8),
-                tuner=dict(type='Partial'),
+                backbone=dict(
+                    type='ResNet', depth=18, base_channels=8, **kwargs
+                ),
+                tuner=tuner,
             )
         )
-    owned = backbone.tuner.owned()
+
+
+def test_statistics_of_what_trains_are_owned():
+    owned = resnet(dict(type='Partial')).tuner.owned()
     assert 'layer4.1.bn2.running_mean' in owned
     assert 'layer4.0.bn2.running_mean' not in owned
+
+
+@pytest.mark.parametrize('names', [r'(weight|bias)$', 'bias$'])
+def test_what_counts_as_frozen_does_not_move(names):
+    """Statistics move where a norm trains as a whole, and are owned then."""
+    tuner = dict(type='Fixed', trainable=[rf'layer3.*bn2\.{names}'])
+    backbone = resnet(tuner, norm_eval=False)
+    before = {n: t.clone() for n, t in backbone.tuner.frozen().items()}
+    backbone.train()
+    backbone(images())
+    for name, tensor in backbone.tuner.frozen().items():
+        assert torch.equal(tensor, before[name]), name
+    whole = 'weight' in names
+    assert ('layer3.0.bn2.running_var' in backbone.tuner.owned()) == whole
+
+
+def test_norms_that_the_config_freezes_train_nothing():
+    with pytest.raises(ValueError, match='the config freezes all of them'):
+        resnet(
+            dict(type='NormTuning'),
+            norm_cfg=dict(type='BN', requires_grad=False),
+        )
+    with pytest.raises(ValueError, match='which the config freezes'):
+        resnet(
+            dict(type='LoRA', rank=2, trainable=['.*bn']),
+            norm_cfg=dict(type='BN', requires_grad=False),
+        )

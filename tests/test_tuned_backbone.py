@@ -115,10 +115,12 @@ def test_a_backbone_of_no_family_is_refused_by_name():
             TypeError,
             match=r'LoRand .* CSPDarknet: it needs residual branches .*, but '
             r'it is none of those known: .*Swin .* fit this backbone: BitFit, '
-            'Fixed, Full, NormTuning$',
+            'Fixed, Full, LoRA, NormTuning, RLRR, SSF$',
         ):
             tuned('LoRand')
         assert tuned('NormTuning').tuner.owned()
+        # Of all its convolutions.
+        assert tuned('SSF').tuner.added()
 
 
 def test_unknown_tuner_is_refused_with_the_known_ones():

@@ -8,6 +8,7 @@ import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmlowrank import config_packages
@@ -39,6 +40,7 @@ def thin_dino(model):
         part.num_layers = 1
     model.bbox_head.num_classes = 2
     model.dn_cfg.group_cfg.num_dn_queries = 4
+    model.test_cfg.max_per_img = 5
 
 
 def thin_mask2former(model):
@@ -57,6 +59,7 @@ def thin_mask2former(model):
         num_things_classes=2, num_stuff_classes=0
     )
     model.train_cfg.num_points = 32
+    model.test_cfg.max_per_image = 5
     # To 1024 x 1024.
     model.data_preprocessor.batch_augments = None
 
@@ -108,11 +111,16 @@ HEADS = {
         thin_cascade,
         {
             'neck': ALL,
-            'roi_head.bbox_head': dict(
-                type='RLRR', init='identity', trainable=[r'\d\.fc_(cls|reg)']
-            ),
-            'roi_head.mask_head': dict(
-                type='LoRA', rank=2, trainable=[r'\d\.conv_logits']
+            'rpn_head': dict(type='RLRR', init='identity'),
+            # Both heads are lists of three.
+            'roi_head': dict(
+                type='LoRA',
+                rank=2,
+                sites=['bbox_head', 'mask_head.*convs'],
+                trainable=[
+                    r'bbox_head\.\d\.fc_(cls|reg)',
+                    r'mask_head\.\d\.conv_logits',
+                ],
             ),
         },
     ),
@@ -221,6 +229,14 @@ def test_exactly_the_owned_get_a_gradient(name):
 
 
 @every
+def test_it_predicts(name):
+    model = tuned(name).eval()
+    with torch.no_grad():
+        found = model(**data(model), mode='predict')
+    assert len(found) == 2
+
+
+@every
 def test_two_backward_passes_add_up(name):
     model = tuned(name)
     stir(model)
@@ -277,6 +293,81 @@ def test_merged_is_the_stock_model(name):
     with torch.no_grad():
         one, other = loss(model), loss(plain)
     torch.testing.assert_close(one, other, rtol=1e-4, atol=0)
+
+
+def test_a_layer_with_several_names(tmp_path):
+    """RTMDet's convolutions are one for all levels."""
+    path = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+    model = Config.fromfile(config_packages.find(path)).model
+    model.backbone.update(deepen_factor=0.1, widen_factor=0.125, init_cfg=None)
+    model.neck.update(in_channels=[32, 64, 128], out_channels=8)
+    model.neck.num_csp_blocks = 1
+    model.bbox_head.update(in_channels=8, feat_channels=8, num_classes=2)
+    plain = build(model, seed=3)
+    model.update(
+        model=model.type,
+        type='mmlowrank.TunedModel',
+        tuners={
+            'bbox_head': dict(
+                type='LoRA',
+                rank=2,
+                sites=['cls_convs'],
+                trainable=[r'reg_convs\.1\.0\.bn'],
+            )
+        },
+    )
+    one = build(model)
+    stir(one)
+    bn = one.bbox_head.reg_convs[1][0].bn
+    bn.weight.data += 1
+    assert bn.weight.requires_grad
+    plain.load_state_dict(merge(one).state_dict)
+    images = torch.randn(1, 3, SIZE, SIZE)
+    assert largest_difference(one, plain, images) < 1e-5
+    file = tmp_path / 'adapter.safetensors'
+    save_adapter(one, file)
+    kept = own_state(one)
+    assert 'bbox_head.cls_convs.1.0.conv.weight' not in kept
+    assert 'bbox_head.reg_convs.2.0.bn.running_mean' not in kept
+    other = build(model)
+    load_checkpoint(other, str(file))
+    for key, value in one.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+
+
+def test_one_layer_is_a_part():
+    path = 'roi_head.bbox_head.0.fc_cls'
+    model = tuned('cascade', tuners={path: dict(type='LoRA', rank=2)})
+    before = model.get_submodule(path).weight.clone()
+    stir(model)
+    plain = stock('cascade')
+    plain.load_state_dict(merge(model).state_dict)
+    assert not torch.equal(plain.get_submodule(path).weight, before)
+    images = torch.randn(1, 3, SIZE, SIZE)
+    assert largest_difference(model, plain, images) < 1e-5
+
+
+@pytest.mark.parametrize('prefix', ['student', 'student.'])
+def test_the_whole_may_be_a_part_of_a_checkpoint(prefix):
+    init_cfg = dict(type='Pretrained', checkpoint='x.pth', prefix=prefix)
+    model = tuned('dino', init_cfg=init_cfg)
+    found = tuners_of(model)['decoder.tuner'].part_of
+    assert found == ('x.pth', 'student.decoder.')
+
+
+def test_what_stands_beside_the_layers_of_a_decoder_is_a_block():
+    def trained(layers):
+        tuner = dict(type='Partial', layers=layers)
+        model = tuned('dino', tuners={'decoder': tuner})
+        return {
+            name.split('.')[0]
+            for name, p in model.decoder.named_parameters()
+            if p.requires_grad
+        }
+
+    assert trained([0]) == {'ref_point_head', 'norm'}
+    assert trained([-1]) == {'layers'}
+    assert trained(None) == {'ref_point_head', 'norm', 'layers'}
 
 
 def test_merging_in_vain_is_noticed():
@@ -400,14 +491,19 @@ def test_freeze_and_tuners_do_not_contradict():
 @pytest.mark.parametrize(
     'tuners, error, words',
     [
-        ({}, ValueError, 'tunes nothing'),
+        ({}, ValueError, 'no table'),
         ({'decoders': ALL}, KeyError, 'no such part. It has data_pre'),
         ({'': ALL}, KeyError, 'no such part'),
         (
-            {'roi_head': ALL, 'roi_head.bbox_head': ALL},
+            {'roi_head': ALL, 'roi_head.bbox_head.0': ALL},
             ValueError,
             'which lies in it',
         ),
+        ({'roi_head.bbox_head': ALL}, TypeError, 'Name one of the items'),
+        ({'neck': dict(type='NormTuning')}, ValueError, 'train nothing of'),
+        ({'neck': dict(rank=2)}, KeyError, 'has no type: add one'),
+        ({'neck': 'LoRA'}, ValueError, 'no table'),
+        ([ALL], ValueError, 'no table'),
         ({'neck': dict(type='LoRand')}, TypeError, 'needs residual branches'),
         ({'neck': dict(type='LoRA', rank=99)}, ValueError, 'It is lateral_'),
         (

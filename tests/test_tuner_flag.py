@@ -198,9 +198,8 @@ def test_several_tuners_and_parts():
     """Options go to the one whose number they have."""
     cfg = tuned_config.read(DET, {'tuner.0.rank': 4}, ['lora-r64', 'bitfit'])
     first, second = cfg.model.backbone.tuner
-    assert first == dict(type='LoRA', rank=4)
-    assert second == dict(type='BitFit')
-    assert cfg.model.backbone.stochastic_trunk
+    assert first == dict(type='LoRA', rank=4, stochastic_trunk=True)
+    assert second == dict(type='BitFit', stochastic_trunk=True)
     cfg = tuned_config.read(
         DET, {'tuner.1.rank': 2}, ['fixed', 'neck=lora-all-r8']
     )
@@ -233,7 +232,14 @@ LEAF = 'lorand/cascade-mask-rcnn_swin-b_lorand-b2r8_3x_coco.py'
         (DET, 'lora-r64', ['tuner.rang=2'], 'rang.*; it has .*rank'),
         (DET, 'lora-r64', ['tuner.type=Lora'], 'is not a tuner of mmlowrank'),
         (DET, None, ['tuner.rank=2'], 'add --tuner NAME'),
-        (DET, 'lora-r64', ['tuner.1.rank=2'], 'names 1 tuners'),
+        (DET, 'lora-r64', ['tuner.1.rank=2'], 'names 1 of them'),
+        (DET, 'lora-r64', ['tuner.0=2'], 'and the argument'),
+        (
+            DET,
+            ['lora-r64', 'neck=lora-all-r8'],
+            ['tuner.0.pretrained=x.pth'],
+            'for a tuned backbone alone',
+        ),
         (DET, ['bitfit', 'lora-r64'], ['tuner.rank=2'], r'tuner\.0\.rank='),
         (NONE, 'bitfit', [], 'finds no backbone.*put dict.type='),
         ("model = 'no'", 'bitfit', [], 'finds no backbone'),

@@ -259,7 +259,7 @@ def _outputs_elsewhere(
         for change in tuner.linear_changes():
             layer = change.layer.module
             inputs = _random_inputs(layer, generator)
-            name = f'{path.removesuffix(CHILD)}{change.layer.path}'
+            name = f'{path.removesuffix(CHILD)}{change.layer.path}'.strip('.')
             outputs = (m(*inputs) for m in (layer, other.get_submodule(name)))
             yield from zip(*map(_tensors, outputs), strict=True)
 

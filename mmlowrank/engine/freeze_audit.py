@@ -6,7 +6,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ..registry import HOOKS
-from ..tuners import checkpoint_parts, tuners_of
+from ..tuners import add_losses, checkpoint_parts, tuners_of
 from ..tuners.roles import keeps_statistics
 from ..tuners.wrappers import unwrapped
 
@@ -45,6 +45,8 @@ class FreezeAuditHook(Hook):
         model = unwrapped(runner.model)
         for tuner in tuners_of(model).values():
             tuner.check_weights()
+        # Where the optimizer's constructor is a stock one.
+        add_losses(model)
         # As the loop does next: what moves in eval mode says nothing.
         runner.model.train()
         optimized = {

@@ -15,7 +15,12 @@ from typing import Any
 from mmengine.config import Config, ConfigDict, DictAction
 
 from .. import config_packages
-from ..models.tuned_backbone import GENERAL, arguments_of, tuner_name
+from ..models.tuned_backbone import (
+    GENERAL,
+    OF_TRUNK,
+    arguments_of,
+    tuner_name,
+)
 from ..registry import HOOKS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, type_name
 from .optim_constructor import KNOWN
 
@@ -112,14 +117,14 @@ def _divide(options: dict[str, Any], count: int) -> list[dict[str, Any]]:
     divided: list[dict[str, Any]] = [{} for _ in range(count)]
     for key, value in options.items():
         _, first, *rest = key.split('.')
-        if not first.isdecimal():
-            index, argument = 0, [first, *rest]
-        else:
-            index, argument = int(first), rest
-        if index >= count or (count > 1 and not first.isdecimal()):
+        numbered = first.isdecimal()
+        index, argument = (int(first), rest) if numbered else (0, [first])
+        argument += [] if numbered else rest
+        if index >= count or not argument or (count > 1 and not numbered):
             raise SystemExit(
-                f'--cfg-options {key}: --tuner names {count} tuners; say '
-                f'which by its number from 0, e.g. tuner.0.{argument[0]}=...'
+                f'--cfg-options {key}: --tuner names {count} of them; say '
+                'which by its number from 0, and the argument, e.g. '
+                'tuner.0.rank=16'
             )
         divided[index]['.'.join(['tuner', *argument])] = value
     return divided
@@ -139,6 +144,7 @@ def tune(cfg: Config, tuners: Mapping[str, Sequence[dict]]) -> None:
     """
     model = cfg.get('model')
     while isinstance(model, dict) and not model.get('backbone'):
+        _check_stock('model', model)
         model = next((model[key] for key in _INSIDE if model.get(key)), None)
     stock = model.get('backbone') if isinstance(model, dict) else None
     if not isinstance(stock, dict) or 'type' not in stock:
@@ -148,16 +154,19 @@ def tune(cfg: Config, tuners: Mapping[str, Sequence[dict]]) -> None:
             "dict(type='mmlowrank.TunedBackbone', backbone=dict(...), "
             'tuner=dict(...)) where its backbone is'
         )
-    for what, part in (('backbone', stock), ('model', model)):
-        name = 'type' in part and type_name(part['type'], MODELS)
-        if name in MODELS.module_dict:
-            raise SystemExit(
-                f"--tuner needs a stock {what}, and this one is '{name}', "
-                "mmlowrank's own: leave --tuner out, or name the stock config"
-            )
+    _check_stock('backbone', stock)
+    _check_stock('model', model)
     if tuners.keys() == {_BACKBONE}:
         model[_BACKBONE] = _tuned_backbone(stock, tuners[_BACKBONE])
     else:
+        of_weights = GENERAL - OF_TRUNK
+        for tuner in (tuner for found in tuners.values() for tuner in found):
+            if of_weights & tuner.keys():
+                raise SystemExit(
+                    f'--cfg-options tuner.{min(of_weights & tuner.keys())} is '
+                    'for a tuned backbone alone: name one checkpoint of the '
+                    'whole model with load_from, or with model.init_cfg'
+                )
         model['model'] = model['type']
         model['type'] = 'mmlowrank.TunedModel'
         model['tuners'] = {
@@ -172,7 +181,9 @@ def tune(cfg: Config, tuners: Mapping[str, Sequence[dict]]) -> None:
 
 
 def _tuned_backbone(stock: dict, tuners: Sequence[dict]) -> ConfigDict:
-    trunk = GENERAL - {'backbone', 'tuner'}
+    # Of several, TunedBackbone unites what they say of the trunk.
+    several = OF_TRUNK if len(tuners) > 1 else set()
+    trunk = GENERAL - {'backbone', 'tuner'} - several
     own = [{k: v for k, v in t.items() if k not in trunk} for t in tuners]
     return ConfigDict(
         type='mmlowrank.TunedBackbone',
@@ -180,6 +191,15 @@ def _tuned_backbone(stock: dict, tuners: Sequence[dict]) -> ConfigDict:
         tuner=own[0] if len(own) == 1 else own,
         **{k: v for t in tuners for k, v in t.items() if k in trunk},
     )
+
+
+def _check_stock(what: str, config: dict) -> None:
+    name = 'type' in config and type_name(config['type'], MODELS)
+    if name in MODELS.module_dict:
+        raise SystemExit(
+            f"--tuner needs a stock {what}, and this one is '{name}', "
+            "mmlowrank's own: leave --tuner out, or name the stock config"
+        )
 
 
 def _is_tuners(key: str) -> bool:

@@ -187,7 +187,11 @@ class Layer:
     @property
     def name(self) -> str:
         """Of the weight in the backbone."""
-        return f'{self.path}.{self.weight}'
+        return self.named(self.weight)
+
+    def named(self, tensor: str) -> str:
+        """Return the name in the backbone of a tensor of ``module``."""
+        return f'{self.path}.{tensor}'.removeprefix('.')
 
     def bias(self) -> Tensor | None:
         """Return the whole bias, (out,), zero in parts that have none."""

@@ -108,8 +108,25 @@ def attach(
     """
     configs = [tuner] if isinstance(tuner, dict) else tuner
     configs = [dict(config) for config in configs]
+    said: dict[str, Any] = {}
+    asked = []
+    for config in (trunk, *configs):
+        patterns = config.pop('trainable', ())
+        if isinstance(patterns, str):
+            raise ValueError(
+                'trainable is a list of patterns: write '
+                f'trainable=[{patterns!r}]'
+            )
+        asked += patterns
     for config in configs:
-        trunk.update((k, config.pop(k)) for k in OF_TRUNK if k in config)
+        for key in OF_TRUNK & config.keys():
+            value = config.pop(key)
+            if said.setdefault(key, value) != value:
+                raise ValueError(
+                    f'{key} is of the trunk, and two tuners have it as '
+                    f'{said[key]!r} and {value!r}: say it once'
+                )
+    trunk.update(said, trainable=asked)
     tuned = _build_tuner(configs).attach(stock, **trunk)
     getattr(tuned, CHILD).build_stock = build_again
     return accept_adapters(tuned)
@@ -217,6 +234,8 @@ def _build_tuner(configs: Sequence[dict]) -> Tuner:
 
 
 def _build_method(tuner: dict) -> Tuner:
+    if 'type' not in tuner:
+        raise KeyError(f"tuner={tuner} has no type: add one, e.g. type='LoRA'")
     found = _tuner_class(tuner['type'])
     _refuse(_unknown(tuner.keys() - {'type'}, found), found)
     built = TUNERS.build(dict(tuner, _scope_='mmlowrank'))

@@ -57,10 +57,11 @@ def TunedModel(
         KeyError: If the model or a tuner is unknown, or there is no such
             part.
         TypeError: If a part lacks what its tuner needs.
-        ValueError: If ``tuners`` is empty, or one part lies in another.
+        ValueError: If ``tuners`` is empty or no table, or one part lies in
+            another.
     """
-    config, tuners = model_config(model, **kwargs), dict(tuners)
     _check_paths(tuners)
+    config, tuners = model_config(model, **kwargs), dict(tuners)
     scope = DefaultScope.get_current_instance()
     build_again = partial(_build_part, config, scope and scope.scope_name)
     config, backbone = dict(config), config.get(_BACKBONE)
@@ -85,7 +86,8 @@ def TunedModel(
     built.init_cfg = [cfg for cfg in cfgs if not cfg.get('checkpoint')] or None
     for path, tuner in tuners_of(built).items():
         for cfg in pretrained:
-            prefix = cfg.get('prefix', '') + path.removesuffix('tuner')
+            whole = cfg.get('prefix', '').removesuffix('.')
+            prefix = f'{whole}.{path}'.removeprefix('.').removesuffix('tuner')
             tuner.part_of = cfg['checkpoint'], prefix
     # On the instance, because the class must stay the stock one.
     built.init_weights = partial(_init_weights, built, pretrained)
@@ -112,10 +114,13 @@ def _init_weights(model: nn.Module, pretrained: list[dict]) -> None:
 
 
 def _check_paths(tuners: Mapping[str, Any]) -> None:
-    if not tuners:
+    configs = isinstance(tuners, Mapping) and all(
+        isinstance(tuner, dict | list | tuple) for tuner in tuners.values()
+    )
+    if not tuners or not configs:
         raise ValueError(
-            'tuners={} tunes nothing: name parts of the model, e.g. '
-            "tuners={'backbone': dict(type='LoRA')}"
+            f'tuners={tuners!r} is no table of parts of the model and configs '
+            "of their tuners, e.g. tuners={'backbone': dict(type='LoRA')}"
         )
     for path in tuners:
         inside = [other for other in tuners if other.startswith(f'{path}.')]

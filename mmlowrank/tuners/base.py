@@ -24,7 +24,12 @@ from .checkpointing import (
 )
 from .folding import Change, Unmergeable, merged
 from .holding import modules_to_hold
-from .patterns import UNFREEZE, asked_for, matching, tensors_that_train
+from .patterns import (
+    UNFREEZE,
+    asked_for,
+    completed,
+    matching,
+)
 from .weights import CHILD, KnowsWeights, tensors_of
 
 
@@ -54,6 +59,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         cannot_merge: Why no stock checkpoint computes the same.
         changes: Linear changes of stock layers.
         own_hooks: Numbers of its hooks on the backbone as a whole.
+        trains_nothing: Whether it is meant to freeze only.
         repeatable: Whether a part of the trunk may run a second time in the
             backward pass. Not where hooks keep the state of one forward
             pass; activation checkpointing leaves such a trunk alone.
@@ -65,6 +71,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
     backbone: nn.Module
     needs: ClassVar[tuple[str, ...]] = ()
     cannot_merge: ClassVar[str | None] = None
+    trains_nothing: ClassVar[bool] = False
     repeatable = True
     changes: list[Change]
     own_hooks: set[int]
@@ -135,6 +142,12 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             raise ValueError(
                 f"memory must be 'lean' or 'stock', got {memory!r}"
             )
+        if isinstance(backbone, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            raise TypeError(
+                f'a {type(backbone).__name__} has no room for a tuner: its '
+                'items are counted. Name one of the items, or the part that '
+                'it is in, with sites (and trainable) that pick them'
+            )
         if hasattr(backbone, CHILD):
             raise ValueError(
                 f'{type(backbone).__name__} already has an attribute '
@@ -148,15 +161,18 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         backbone.train()
         already_frozen = {
             name
-            for name, parameter in backbone.named_parameters()
+            for name, parameter in backbone.named_parameters(
+                remove_duplicate=False
+            )
             if not parameter.requires_grad
         }
         # What no output depends on gets no gradient, so it cannot train.
-        stock, unused = tensors_that_train(backbone), trunk.unused()
+        named = backbone.named_parameters(remove_duplicate=False)
+        stock, unused = [name for name, _ in named], trunk.unused()
         asked = asked_for(trainable, stock, backbone, already_frozen, unused)
         stock = [name for name in stock if name not in unused]
         named = {*matching(self.trained_stock(trunk), stock), *asked}
-        self._trained_stock = named - already_frozen
+        self._trained_stock = completed(backbone, named - already_frozen)
         self.stochastic_trunk = stochastic_trunk
         before = hooks_of(backbone)
         self.join(trunk)
@@ -212,11 +228,17 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         )
 
     def _check_some_train(self, named: set[str], frozen: set[str]) -> None:
-        """Check that what the config freezes leaves something to train.
+        """Check that there is something that the method trains.
 
         Raises:
-            ValueError: If all that the method trains is frozen.
+            ValueError: If there is nothing, or the config freezes all of it.
         """
+        if not named and not self.trains_nothing:
+            raise ValueError(
+                f'{self.title} would train nothing of '
+                f'{type(self.backbone).__name__}, which has nothing that it '
+                "acts on: choose another tuner, or dict(type='Fixed')"
+            )
         if named and named <= frozen:
             raise ValueError(
                 f'{type(self).__name__} would train {len(named)} tensors, '

@@ -17,8 +17,8 @@ class Composition(Tuner):
     """What ``tuner=[dict(...), dict(...)]`` of a config becomes.
 
     The methods are attached in their order, so of two adapters at the end
-    of a branch the second reads the first. Their tensors are
-    ``tuner.parts.N``. It merges if all of them do.
+    of a branch the second reads the first; a highway reads what all others
+    leave. Their tensors are ``tuner.parts.N``. It merges if all of them do.
 
     Args:
         methods: Two tuners or more, none attached.
@@ -47,6 +47,13 @@ class Composition(Tuner):
                 *method.arguments.items(),
             )
         }
+        needed = {part for method in methods for part in method.needs}
+        if {*_ALONE} <= needed:
+            raise ValueError(
+                'a highway adds up the tokens of the trunk, and prompts are '
+                'more of them: leave out one of '
+                + ' and '.join(method.title for method in methods)
+            )
         for part, does in _ALONE.items():
             named = [m.title for m in methods if part in m.needs]
             if len(named) > 1:
@@ -67,7 +74,7 @@ class Composition(Tuner):
         return summed(method.losses() for method in self.parts)
 
     def build(self, trunk: Family) -> None:
-        for method in self.parts:
+        for method in sorted(self.parts, key=lambda m: 'outputs' in m.needs):
             method.join(trunk)
         self._check_changes()
 

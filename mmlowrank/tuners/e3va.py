@@ -15,6 +15,7 @@ from .losses import orthogonality_loss
 from .patterns import below
 from .placement import check_sites, chosen_layers, ranks_of
 from .serial import SITES, sites_of
+from .swapped import Swapped
 
 _OPTIONS = {
     'structure': ('parallel', 'stacked'),
@@ -152,6 +153,13 @@ class E3VA(Tuner):
                     "E3VA reduction='trainable' trains copies of the patch "
                     f'merging, and {type(trunk.backbone).__name__} has none: '
                     "leave it at 'inherited'"
+                )
+            parts = [part for module in stock for part in module.modules()]
+            if any(isinstance(part, Swapped) for part in parts):
+                raise ValueError(
+                    "E3VA reduction='trainable' trains copies of the patch "
+                    'merging, which another tuner changes: leave it at '
+                    "'inherited'"
                 )
             # Before the hooks, which a deep copy would copy too.
             merging = nn.ModuleList(

@@ -7,3 +7,5 @@ from .named import StockTuner
 @TUNERS.register_module()
 class Fixed(StockTuner):
     """The frozen backbone, output norms included (the lower row)."""
+
+    trains_nothing = True

@@ -129,6 +129,10 @@ def merged(
         Unmergeable: If a shift has no place in the stock backbone.
     """
     state_dict, shifts = dict(stock), []
+    # A module at several places has a name for each.
+    places: dict[int, list[str]] = {}
+    for name, tensor in stock.items():
+        places.setdefault(tensor.data_ptr(), []).append(name)
     layers: dict[str, list[Change]] = {}
     for change in changes:
         layers.setdefault(change.layer.name, []).append(change)
@@ -137,7 +141,10 @@ def merged(
         folds = [change.fold, *(other.fold for other in others)]
         tensors, shift = layer.folded(partial(_in_turn, folds))
         for name, tensor in tensors.items():
-            state_dict[f'{layer.path}.{name}'] = tensor
+            own = layer.named(name)
+            for other in {own, *places[stock[own].data_ptr()]}:
+                if stock[other].shape == tensor.shape:
+                    state_dict[other] = tensor
         if shift is not None and shift.any():
             shifts.append((change, tensors[layer.weight], shift))
     for change, weight, shift in shifts:

@@ -79,7 +79,10 @@ class Partial(StockTuner):
         self.layers = layers
 
     def trained_stock(self, trunk: Family) -> list[str]:
-        return below(
-            trunk.path(trunk.blocks[index].module)
-            for index in chosen_layers(self.layers, trunk, 'Partial')
-        )
+        paths = [trunk.path(block.module) for block in trunk.blocks]
+        chosen = chosen_layers(self.layers, trunk, 'Partial')
+        # A block that is the whole has what no other block has.
+        rest = '|'.join(below(path for path in paths if path))
+        return [
+            below([paths[i]])[0] if paths[i] else f'(?!{rest})' for i in chosen
+        ]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from .roles import keeps_statistics
 
@@ -111,17 +111,24 @@ def asked_for(
     return picked
 
 
-def tensors_that_train(module: nn.Module) -> list[str]:
-    """Return the names of what changes where all of a module trains.
+def completed(module: nn.Module, names: set[str]) -> set[str]:
+    """Return names with those that train along with them.
 
-    Its parameters, and the statistics that move with them. Other buffers
-    are computed when a module is built.
+    Other names of the same tensors, where a module is at several places; and
+    the statistics of a normalisation all of whose parameters train.
     """
-    statistics = {
-        f'{path}.{name}'.removeprefix('.')
-        for path, part in module.named_modules()
-        if keeps_statistics(part)
-        for name, _ in part.named_buffers(recurse=False)
+    complete = set(names)
+    for path, part in module.named_modules(remove_duplicate=False):
+        own = _names(path, part.named_parameters(recurse=False))
+        if keeps_statistics(part) and own and {*own} <= names:
+            complete.update(_names(path, part.named_buffers(recurse=False)))
+    tensors = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
     }
-    names = [name for name, _ in module.named_parameters()]
-    return names + [n for n, _ in module.named_buffers() if n in statistics]
+    ids = {id(tensors[name]) for name in complete}
+    return {name for name, tensor in tensors.items() if id(tensor) in ids}
+
+
+def _names(path: str, tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
+    return [f'{path}.{name}'.removeprefix('.') for name, _ in tensors]

@@ -160,9 +160,9 @@ class KnowsWeights:
 
 
 def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield name -> parameter or buffer."""
-    yield from module.named_parameters()
-    yield from module.named_buffers()
+    """Yield name -> parameter or buffer, under each of its names."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
 
 
 def load_part(module: nn.Module, checkpoint: str, prefix: str) -> None:

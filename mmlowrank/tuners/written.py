@@ -120,7 +120,8 @@ def report(
         f'{text}. They are frozen, so they would stay random. Is it the '
         'checkpoint of this architecture, and do its keys start with the '
         "path of the backbone in this model ('backbone.' in a detector, "
-        'segmentor or classifier)?'
+        'segmentor or classifier)? What is new here, as a layer for other '
+        'classes, must train: name it in trainable of the tuner'
     )
 
 
