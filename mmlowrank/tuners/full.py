@@ -23,4 +23,5 @@ class Full(StockTuner):
 
     def owned(self) -> dict[str, Tensor]:
         # Nothing is shared with a base, so computed buffers belong to it too.
-        return super().owned() | dict(self.backbone.named_buffers())
+        buffers = self.backbone.named_buffers(remove_duplicate=False)
+        return super().owned() | dict(buffers)
