@@ -22,6 +22,7 @@ from mmlowrank.checkpoint.adapters import (
 from mmlowrank.checkpoint.merge import largest_difference, merge
 from mmlowrank.engine.freeze_audit import audit_table
 from mmlowrank.models.stock_model import stock_model_config
+from mmlowrank.models.tuned_backbone import attach
 from mmlowrank.tuners import CannotMerge, freeze_matching, tuners_of
 
 SIZE = 64
@@ -29,6 +30,7 @@ RESNET = dict(
     depth=18, base_channels=8, stem_channels=8, init_cfg=None, style='pytorch'
 )
 NARROW = [8, 16, 32, 64]
+RLRR = dict(type='RLRR', init='identity')
 ALL = dict(type='LoRA', rank=2, sites=('.*',))
 
 
@@ -111,7 +113,7 @@ HEADS = {
         thin_cascade,
         {
             'neck': ALL,
-            'rpn_head': dict(type='RLRR', init='identity'),
+            'rpn_head': RLRR,
             # Both heads are lists of three.
             'roi_head': dict(
                 type='LoRA',
@@ -333,6 +335,20 @@ def test_a_layer_with_several_names(tmp_path):
     load_checkpoint(other, str(file))
     for key, value in one.state_dict().items():
         assert torch.equal(other.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize('tuner', [dict(type='LoRA', rank=2), RLRR])
+def test_encoders_of_pytorch(tuner):
+    """In evaluation they have a fast path past their attention's forward."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    plain = nn.TransformerEncoder(layer, 2).eval()
+    one = attach(dict(tuner), copy.deepcopy(plain), lambda: plain).eval()
+    stir(one)
+    plain.load_state_dict(one.tuner.merge())
+    x = torch.randn(2, 5, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
 def test_one_layer_is_a_part():

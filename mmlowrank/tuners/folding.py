@@ -70,9 +70,17 @@ def compute_folded(layer: Layer, fold: Fold) -> None:
     own = module.__dict__.get('forward')
     if getattr(own, 'func', None) is not _forward:
         own = module.forward = partial(_forward, module, _folds={})
+        if isinstance(module, nn.MultiheadAttention):
+            # A TransformerEncoderLayer reads the parameters past this
+            # forward, unless a module in it has a hook. Nobody calls this.
+            module.out_proj.register_forward_pre_hook(_seen)
     folds = own.keywords['_folds']
     _, earlier = folds.get(layer.weight, (layer, []))
     folds[layer.weight] = layer, [*earlier, fold]
+
+
+def _seen(*_: object) -> None:
+    """Do nothing, as a hook."""
 
 
 def _in_turn(
