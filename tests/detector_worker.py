@@ -34,7 +34,6 @@ def gradients(model):
 
 def check(name, rank):
     alone = tuned(name)
-    # Of a DETR some parameters are what was in memory.
     torch.manual_seed(0)
     alone.init_weights()
     stir(alone)

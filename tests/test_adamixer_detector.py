@@ -197,7 +197,7 @@ def test_a_checkpoint_with_another_number_of_stages_is_refused():
     [
         (dict(groups=5), 'in_channels=12 must be a multiple of 5'),
         (dict(num_heads=3), 'embed_dims=16 must be a multiple of 3'),
-        (dict(lors_adaptive=dict(terms=[1, 2])), 'each of the 3 stages'),
+        (dict(lors_adaptive=dict(terms=[1, 2])), r'each stage \(3 stages'),
         (dict(strides=(4, 8, 16)), None),
     ],
 )

@@ -424,7 +424,11 @@ def test_a_stock_checkpoint_of_init_cfg_is_left_out_too(tmp_path):
             ValueError,
             'no linear layer.*self_attn.attn.in_proj',
         ),
-        ({'decoder.layers': dict(rank=[1])}, ValueError, 'of the 3 stages'),
+        (
+            {'decoder.layers': dict(rank=[1])},
+            ValueError,
+            r'each stage \(3 stages',
+        ),
         ({'encoder.layers': {}}, ValueError, 'has 1 layer'),
         (
             {'decoder.layers': dict(bias='none')},

@@ -194,7 +194,7 @@ def test_options_and_their_merged_vits(options, stacks):
             ),
             'different sizes.*same layer_cfgs',
         ),
-        (dict(lors_attn=dict(terms=[1, 2])), r'each of the 3 stages'),
+        (dict(lors_attn=dict(terms=[1, 2])), r'each stage \(3 stages'),
         (dict(lors_ffn=dict(bias='many')), "no bias='many'"),
     ],
     ids=str,

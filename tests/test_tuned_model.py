@@ -143,7 +143,11 @@ def config(name, tuners=None, **more):
 def build(model, seed=0):
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(copy.deepcopy(model))
+        built = MODELS.build(copy.deepcopy(model))
+    if hasattr(built, 'level_embed'):
+        # What was in memory, before a DETR's init_weights.
+        nn.init.zeros_(built.level_embed)
+    return built
 
 
 def tuned(name, **kwargs):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from ..nn import LORSLinear
 from ..registry import FAMILIES
 from .anatomy import Block, Layer, Stage
 from .base import PARTS, Family
@@ -33,8 +34,11 @@ class AnyModule(Family):
         self._row = [*row] if isinstance(row, nn.ModuleList) else []
         known = ', '.join(family.title for family in _registered())
         reason = reason or f'it is none of those known: {known}'
+        shared = any(isinstance(m, LORSLinear) for m in backbone.modules())
+        if shared:
+            reason = 'its layers share their weights (LORS)'
         self.lacks = dict.fromkeys(PARTS, reason)
-        if any(block.linears for block in self.blocks):
+        if any(block.linears for block in self.blocks) and not shared:
             del self.lacks['linears']
         if self._row:
             del self.lacks['blocks']
