@@ -13,7 +13,7 @@ from swins import VIT, build, images, loss, stir
 from torch import distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from tuner_rows import kind, rows_of
+from tuner_rows import cells_of
 
 from mmlowrank.engine import TunerDistributedDataParallel, launch
 from mmlowrank.tuners import checkpoint_parts
@@ -70,12 +70,7 @@ def main():
     torch.set_num_threads(1)
     distributed.init_process_group('gloo')
     mesh = init_device_mesh('cpu', (2,))
-    rows = rows_of(framework, training=True)
-    if framework in ('mmseg', 'mmpretrain'):
-        # Their Swins are mmdet's in all that variants of a tuner differ in.
-        first = {kind(row): name for name, row in reversed(rows.items())}
-        rows = {name: rows[name] for name in first.values()}
-    for name, row in rows.items():
+    for name, row in cells_of(framework, training=True).items():
         check(framework, name, row, int(os.environ['RANK']), mesh)
     launch.leave_process_group()
     # Not through the interpreter's end: gloo threads that FSDP has used abort

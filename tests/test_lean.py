@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from swins import FRAMEWORKS, VIT, build, images, loss, stir
-from tuner_rows import kind, rows_of
+from tuner_rows import cells_of, kind
 
 from mmlowrank.analysis.measuring import saved_for_backward
 
@@ -13,7 +13,7 @@ every = pytest.mark.parametrize('framework', FRAMEWORKS)
 LEAN = {
     (framework, name): row
     for framework in (*FRAMEWORKS, VIT)
-    for name, row in rows_of(framework, training=True).items()
+    for name, row in cells_of(framework, training=True).items()
     if kind(row) not in {'Full', 'Partial', 'E3VA'}
 }
 # FacT, ARC and a LoRA of fc1 change what the MLP's layers compute by hooks,

@@ -14,7 +14,7 @@ from swins import (
     loss,
     stir,
 )
-from tuner_rows import kind, rows_of, starts_as_the_stock_model
+from tuner_rows import cells_of, kind, starts_as_the_stock_model
 
 from mmlowrank.tuners import CannotMerge
 
@@ -23,7 +23,7 @@ def cases(training):
     table = {
         f'{framework}-{name}': (framework, row)
         for framework in (*FRAMEWORKS, VIT)
-        for name, row in rows_of(framework, training).items()
+        for name, row in cells_of(framework, training).items()
     }
     return pytest.mark.parametrize('framework, row', table.values(), ids=table)
 
@@ -119,7 +119,7 @@ def test_stock_init_leaves_the_tuner_alone(framework, row):
 
 @every
 def test_a_fixed_backbone_builds_no_graph(framework):
-    backbone = tuned(framework, rows_of(framework)['Fixed'])
+    backbone = tuned(framework, cells_of(framework)['Fixed'])
     assert not loss(backbone, images()).requires_grad
 
 

@@ -342,3 +342,16 @@ def rows_of(framework, training=False):
     """Return name -> row of what is tested on a backbone."""
     rows = VIT_TUNERS if framework == VIT else TUNERS
     return {n: r for n, r in rows.items() if r[2] != 0 or not training}
+
+
+def cells_of(framework, training=False):
+    """Return the rows for what is tested on every framework.
+
+    One for each kind of tuner on mmseg and mmpretrain, whose Swins are
+    mmdet's in all that the variants of a tuner differ in.
+    """
+    rows = rows_of(framework, training)
+    if framework not in ('mmseg', 'mmpretrain'):
+        return rows
+    first = {kind(row): name for name, row in reversed(rows.items())}
+    return {name: rows[name] for name in rows if name in first.values()}
