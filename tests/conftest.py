@@ -110,10 +110,14 @@ def served(
 def tool(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> Callable[..., str]:
-    """Call an analysis tool in this process; returns what it prints."""
+    """Call a tool in this process; returns what it prints.
+
+    By its path below ``tools``, or its name alone in ``analysis_tools``.
+    """
 
     def call(name: str, *words: object) -> str:
-        path = str(ROOT / 'tools' / 'analysis_tools' / name)
+        name = name if '/' in name else f'analysis_tools/{name}'
+        path = str(ROOT / 'tools' / name)
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, 'argv', [path, *map(str, words)])
         runpy.run_path(path, run_name='__main__')

@@ -2,9 +2,6 @@
 
 import copy
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -35,12 +32,7 @@ def config_of(folder, kind='StackSharedModel', **model):
     return config, checkpoint, trained.eval()
 
 
-def run_tool(monkeypatch, path, *words):
-    tool = Path(__file__).resolve().parents[1] / 'tools' / path
-    monkeypatch.setattr(sys, 'argv', [*map(str, (tool, *words))])
-    runpy.run_path(str(tool), run_name='__main__')
-
-
+MERGE = 'model_converters/merge.py'
 TUNED = dict(DETRS['DINO']['backbone'], type='mmlowrank.SwinLoRA', rank=2)
 
 
@@ -53,19 +45,12 @@ TUNED = dict(DETRS['DINO']['backbone'], type='mmlowrank.SwinLoRA', rank=2)
     ],
     ids=['decoder', 'decoder and tuned backbone', 'backbone'],
 )
-def test_the_tool_writes_a_stock_detector(
-    model, tmp_path, monkeypatch, capsys
-):
+def test_the_tool_writes_a_stock_detector(model, tmp_path, tool):
     config, checkpoint, trained = config_of(
         tmp_path, **{'stacks': DECODER, **model}
     )
     out = tmp_path / 'merged'
-    run_tool(
-        monkeypatch,
-        'model_converters/merge.py',
-        *(config, checkpoint, out, '--size', 64),
-    )
-    said = capsys.readouterr().out
+    said = tool(MERGE, config, checkpoint, out, '--size', 64)
     assert "type = 'DINO'" in said
     assert 'no longer the arguments "model" and "stacks"' in said
     cfg = Config.fromfile(out / 'config.py')
@@ -78,9 +63,7 @@ def test_the_tool_writes_a_stock_detector(
     assert_equal(outputs(trained), outputs(plain), rtol=1e-3, atol=1e-4)
 
 
-def test_the_tool_merges_tuners_of_several_parts(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_tool_merges_tuners_of_several_parts(tmp_path, tool):
     lora = dict(type='LoRA', rank=2, sites=('.*',))
     config, checkpoint, trained = config_of(
         tmp_path,
@@ -90,12 +73,8 @@ def test_the_tool_merges_tuners_of_several_parts(
     for tuner in tuners_of(trained).values():
         assert any(p.abs().sum() for p in tuner.parameters())
     out = tmp_path / 'merged'
-    run_tool(
-        monkeypatch,
-        'model_converters/merge.py',
-        *(config, checkpoint, out, '--size', 64),
-    )
-    assert '"model" and "tuners"' in capsys.readouterr().out
+    said = tool(MERGE, config, checkpoint, out, '--size', 64)
+    assert '"model" and "tuners"' in said
     cfg = Config.fromfile(out / 'config.py')
     assert 'mmlowrank' not in cfg.pretty_text
     plain = MODELS.build(cfg.model).eval()
@@ -104,12 +83,9 @@ def test_the_tool_merges_tuners_of_several_parts(
     assert_equal(outputs(trained), outputs(plain), rtol=1e-3, atol=1e-4)
 
 
-def test_parts_are_counted(tmp_path, monkeypatch, capsys):
+def test_parts_are_counted(tmp_path, tool):
     config, _, trained = config_of(tmp_path, stacks=DECODER)
-    tool = 'analysis_tools/count_params.py'
-    run_tool(monkeypatch, tool, config, '--parts')
-    printed = capsys.readouterr().out
+    printed = tool('count_params.py', config, '--parts')
     decoder = sum(p.numel() for p in trained.decoder.parameters())
     assert re.search(rf'    decoder +{decoder:,}\n', printed)
-    run_tool(monkeypatch, tool, config)
-    assert 'decoder' not in capsys.readouterr().out
+    assert 'decoder' not in tool('count_params.py', config)

@@ -9,6 +9,7 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
+from swins import stir as stir_part
 from torch import nn
 
 from mmlowrank import config_packages
@@ -160,12 +161,8 @@ def stock(name):
 
 def stir(model, seed=1):
     """Move what the tuners own away from its start."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tuner in tuners_of(model).values():
-            for tensor in tuner.parameters():
-                noise = torch.randn(tensor.shape, generator=generator)
-                tensor.add_(0.02 * noise)
+    for tuner in tuners_of(model).values():
+        stir_part(tuner.backbone, seed)
 
 
 def data(model, seed=0):

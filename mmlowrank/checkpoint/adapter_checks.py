@@ -5,7 +5,6 @@ frozen weights of the tuned backbone, which therefore completes it while it is
 loaded: :func:`accept_adapters` hooks it so.
 """
 
-import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -164,7 +163,7 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
     problems = []
     ours, theirs = plain(dict(tuner.arguments)), saved['arguments']
     if ours and theirs:
-        defaults = _defaults(tuner)
+        defaults = tuner.defaults()
         # What the file does not name is None, or younger than the file: what
         # it was trained with is the default then.
         problems += [
@@ -188,18 +187,6 @@ def check_tuner(file: str, info: dict, path: str, tuner: Tuner) -> None:
                 f'fingerprint {saved["base"][:12]} there, {base[:12]} here',
             ],
         )
-
-
-def _defaults(tuner: Tuner) -> dict[str, Any]:
-    """Return the defaults of a tuner's arguments, named as they are."""
-    several = len(tuner.methods) > 1
-    return {
-        f'{i}.{name}' if several else name: parameter.default
-        for i, method in enumerate(tuner.methods)
-        for name, parameter in inspect.signature(
-            type(method)
-        ).parameters.items()
-    }
 
 
 def _refuse(what: str, problems: list[str]) -> None:

@@ -240,8 +240,8 @@ def _build_method(tuner: dict) -> Tuner:
     _refuse(_unknown(tuner.keys() - {'type'}, found), found)
     built = TUNERS.build(dict(tuner, _scope_='mmlowrank'))
     built.arguments = {
-        name: tuner.get(name, parameter.default)
-        for name, parameter in inspect.signature(found).parameters.items()
+        name: tuner.get(name, default)
+        for name, default in built.defaults().items()
     }
     return built
 

@@ -3,6 +3,7 @@
 from .adapter import HoulsbyAdapter
 from .adaptformer import ParallelBottleneck
 from .adaptive_mixing import AdaptiveMixing, build_mixing
+from .coded import CodedAdapter
 from .colin import CoLinAdapter
 from .e3va import LowRankAdapter, StandardAdapter
 from .lora import LoRAUpdate
@@ -16,6 +17,7 @@ from .ssf import ScaleShift
 __all__ = [
     'AdaptiveMixing',
     'CoLinAdapter',
+    'CodedAdapter',
     'HoulsbyAdapter',
     'LORSAdaptive',
     'LORSLinear',

@@ -23,13 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .coded import CodedAdapter
+from .coded import INITS, CodedAdapter
 from .kernels.autograd import made_again, no_autocast
 
-INITS = ('paper', 'identity')
 
-
-class CoLinAdapter(CodedAdapter):
+class CoLinAdapter(CodedAdapter, name='colin', maps=True):
     """One CoLin adapter.
 
     Args:
@@ -104,8 +102,11 @@ class CoLinAdapter(CodedAdapter):
         nn.init.zeros_(self.mix)
         self.depthwise.reset_parameters()
         if self.init == 'identity':
-            nn.init.zeros_(self.up_t)
-            nn.init.zeros_(self.up_bias)
+            self.zero_up()
+
+    @classmethod
+    def beside(cls, width: int, rank: int, mid: int | None) -> CodedAdapter:
+        return cls(width, mid or 100, rank, init='identity')
 
     def code(self, x: Tensor) -> Tensor:
         """Return GELU(h') A diag(g) of the up projection.

@@ -22,7 +22,7 @@ from .coded import CodedAdapter
 from .kernels.functional import low_rank_code
 
 
-class LowRankAdapter(CodedAdapter):
+class LowRankAdapter(CodedAdapter, name='low_rank'):
     """Adapter with dual low-rank branches (section 3.3).
 
     Args:
@@ -65,6 +65,10 @@ class LowRankAdapter(CodedAdapter):
         self.up_bias = nn.Parameter(torch.empty(embed_dims))
         self.reset_parameters()
 
+    @classmethod
+    def beside(cls, width: int, rank: int, mid: int | None) -> CodedAdapter:
+        return cls(width, rank, mid)
+
     def reset_parameters(self) -> None:
         """Draw s and t Kaiming-uniform (a = sqrt(5)), zero t of U."""
         # The bound is one over the root of a branch's second size.
@@ -85,7 +89,7 @@ class LowRankAdapter(CodedAdapter):
         )
 
 
-class StandardAdapter(CodedAdapter):
+class StandardAdapter(CodedAdapter, name='standard'):
     """The dense adapter of the ablation in table 5.
 
     Same interface as :class:`LowRankAdapter`; its code is the hidden vector.
@@ -112,6 +116,10 @@ class StandardAdapter(CodedAdapter):
         self.up_t = nn.Parameter(torch.empty(mid_channels, embed_dims))
         self.up_bias = nn.Parameter(torch.empty(embed_dims))
         self.reset_parameters()
+
+    @classmethod
+    def beside(cls, width: int, rank: int, mid: int | None) -> CodedAdapter:
+        return cls(width, mid or 32)
 
     def reset_parameters(self) -> None:
         """Draw D as ``nn.Linear`` does, zero U."""

@@ -20,15 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .coded import CodedAdapter
+from .coded import INITS, CodedAdapter
 from .kernels.autograd import made_again
 
 # Sizes of the depthwise convolutions; the last is the largest.
 _SIZES = (3, 5, 7)
-INITS = ('paper', 'identity')
 
 
-class MonaAdapter(CodedAdapter):
+class MonaAdapter(CodedAdapter, name='mona', maps=True):
     """One Mona adapter (CVPR 2025).
 
     Args:
@@ -63,9 +62,8 @@ class MonaAdapter(CodedAdapter):
         super().__init__()
         if mid_channels < 1 or not 0 <= dropout < 1 or init not in INITS:
             raise ValueError(
-                'Mona needs mid_channels >= 1, 0 <= dropout < 1 and init one '
-                f'of {INITS}, got mid_channels={mid_channels}, '
-                f'dropout={dropout}, init={init!r}'
+                'Mona needs mid_channels >= 1, 0 <= dropout < 1 and init in '
+                f'{INITS}, got {mid_channels=}, {dropout=}, {init=}'
             )
         self.dropout = dropout
         self.norm = nn.LayerNorm(embed_dims)
@@ -81,8 +79,11 @@ class MonaAdapter(CodedAdapter):
         self.up_t = nn.Parameter(up.weight.detach().t().contiguous())
         self.up_bias = up.bias
         if init == 'identity':
-            nn.init.zeros_(self.up_t)
-            nn.init.zeros_(self.up_bias)
+            self.zero_up()
+
+    @classmethod
+    def beside(cls, width: int, rank: int, mid: int | None) -> CodedAdapter:
+        return cls(width, mid or 64, 0.0, 'identity')
 
     def code(self, x: Tensor) -> Tensor:
         """Return Dropout(GELU(h'')), what the up projection reads.

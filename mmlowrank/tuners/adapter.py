@@ -6,7 +6,8 @@ from torch import nn
 
 from ..nn import adapter
 from ..registry import TUNERS
-from .serial import SITES, SerialTuner
+from .placement import SITES
+from .serial import SerialTuner
 
 
 @TUNERS.register_module()

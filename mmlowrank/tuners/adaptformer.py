@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..families import Block
 from ..nn import adaptformer
 from ..registry import TUNERS
-from .serial import BOTTLENECK, SITES
+from .placement import SITES
 from .streams import Addition, StreamTuner
 
 
@@ -30,8 +30,6 @@ class AdaptFormer(StreamTuner):
     Raises:
         ValueError: If a site is unknown, or there is no such block.
     """
-
-    cannot_merge = BOTTLENECK
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ state-dict key stays as it was. Freezing, counting, optimizing and merging
 ask the tuner; nothing is guessed from a parameter's name.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -104,6 +105,11 @@ class Tuner(KnowsWeights, nn.Module, ABC):
     def title(self) -> str:
         """What tables and errors call the method."""
         return type(self).__name__
+
+    def defaults(self) -> dict[str, Any]:
+        """Return argument -> default, as in ``arguments``."""
+        parameters = inspect.signature(type(self)).parameters
+        return {name: p.default for name, p in parameters.items()}
 
     @property
     def methods(self) -> list['Tuner']:

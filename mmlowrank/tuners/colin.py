@@ -8,8 +8,7 @@ from ..families import Family
 from ..nn import colin
 from ..registry import TUNERS
 from .losses import orthogonality_loss
-from .placement import ranks_of
-from .serial import BOTTLENECK, SITES
+from .placement import SITES, ranks_of
 from .streams import BehindSum
 
 
@@ -35,8 +34,6 @@ class CoLin(BehindSum):
     Raises:
         ValueError: If an option is out of its range.
     """
-
-    cannot_merge = BOTTLENECK
 
     def __init__(
         self,

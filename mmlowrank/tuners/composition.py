@@ -1,6 +1,7 @@
 """Several methods in one backbone, each as if it were alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -39,14 +40,9 @@ class Composition(Tuner):
             ),
             None,
         )
-        self.arguments = {
-            f'{i}.{key}': value
-            for i, method in enumerate(methods)
-            for key, value in (
-                ('type', method.title),
-                *method.arguments.items(),
-            )
-        }
+        self.arguments = _numbered(
+            {'type': method.title, **method.arguments} for method in methods
+        )
         needed = {part for method in methods for part in method.needs}
         if {*_ALONE} <= needed:
             raise ValueError(
@@ -65,6 +61,9 @@ class Composition(Tuner):
     @property
     def title(self) -> str:
         return ' + '.join(method.title for method in self.parts)
+
+    def defaults(self) -> dict[str, Any]:
+        return _numbered(method.defaults() for method in self.parts)
 
     @property
     def methods(self) -> list[Tuner]:
@@ -109,3 +108,12 @@ class Composition(Tuner):
                     f'{other.title} and {method.title} both change {name}: '
                     'give one of them other sites or layers, or leave it out'
                 )
+
+
+def _numbered(tables: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Return one table of several, with numbers before the keys."""
+    return {
+        f'{i}.{key}': value
+        for i, table in enumerate(tables)
+        for key, value in table.items()
+    }

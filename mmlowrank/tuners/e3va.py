@@ -7,24 +7,27 @@ from functools import partial
 from torch import Tensor, nn
 
 from ..families import Family, family_of
-from ..nn import colin, e3va, mona
+from ..nn import CodedAdapter
 from ..registry import TUNERS
 from .base import CHILD, Tuner
 from .highway import Highway
 from .losses import orthogonality_loss
 from .patterns import below
-from .placement import check_sites, chosen_layers, ranks_of
-from .serial import SITES, sites_of
+from .placement import (
+    SITES,
+    check_sites,
+    chosen_layers,
+    ranks_of,
+    sites_in,
+)
 from .swapped import Swapped
 
 _OPTIONS = {
     'structure': ('parallel', 'stacked'),
     'reduction': ('inherited', 'trainable'),
-    'adapter': ('low_rank', 'standard', 'mona', 'colin'),
+    'adapter': tuple(CodedAdapter.known),
     'fpn_input': ('highway', 'sum'),
 }
-# Adapters that read the tokens as a map.
-_ON_MAPS = ('mona', 'colin')
 
 
 @TUNERS.register_module()
@@ -107,7 +110,7 @@ class E3VA(Tuner):
         self.mid_channels = mid_channels
         self.train_fpn_norms = train_fpn_norms
         self.orthogonality = orthogonality
-        if adapter in _ON_MAPS:
+        if CodedAdapter.known[adapter].maps:
             self.needs = (*self.needs, 'maps')
 
     def build(self, trunk: Family) -> None:
@@ -169,14 +172,18 @@ class E3VA(Tuner):
                 # Those of other highways beside the same trunk.
                 copied._forward_hooks.clear()
         stacked = self.structure == 'stacked'
-        maps = self.adapter in _ON_MAPS
-        make = partial(self._make_adapter, ranks_of(self.rank, trunk, 'E3VA'))
+        kind = CodedAdapter.known[self.adapter]
+        ranks = ranks_of(self.rank, trunk, 'E3VA')
         chosen = chosen_layers(self.layers, trunk, 'E3VA')
         places = [
-            sites_of(block, self) if i in chosen else []
+            sites_in(block, self.sites, 'E3VA') if i in chosen else []
             for i, block in enumerate(trunk.blocks)
         ]
-        return Highway(trunk, make, places, maps, stacked, merging)
+
+        def make(width: int, stage: int) -> CodedAdapter:
+            return kind.beside(width, ranks[stage], self.mid_channels)
+
+        return Highway(trunk, make, places, kind.maps, stacked, merging)
 
     def losses(self) -> dict[str, Tensor]:
         return orthogonality_loss(self, self.orthogonality)
@@ -190,20 +197,6 @@ class E3VA(Tuner):
             stock = _mergings(family_of(self.backbone))
             for ours, module in zip(self.highway.merging, stock, strict=True):
                 ours.load_state_dict(module.state_dict())
-
-    def _make_adapter(
-        self, ranks: Sequence[int], width: int, stage: int
-    ) -> nn.Module:
-        if self.adapter == 'standard':
-            return e3va.StandardAdapter(width, self.mid_channels or 32)
-        if self.adapter == 'mona':
-            mid_channels = self.mid_channels or 64
-            return mona.MonaAdapter(width, mid_channels, 0.0, 'identity')
-        if self.adapter == 'colin':
-            return colin.CoLinAdapter(
-                width, self.mid_channels or 100, ranks[stage], init='identity'
-            )
-        return e3va.LowRankAdapter(width, ranks[stage], self.mid_channels)
 
     def _clear(self, *_: object) -> None:
         self.highway.clear()

@@ -7,8 +7,8 @@ from torch import nn
 from ..families import Family
 from ..nn import lorand
 from ..registry import TUNERS
-from .placement import ranks_of
-from .serial import SITES, SerialTuner
+from .placement import SITES, ranks_of
+from .serial import SerialTuner
 
 
 @TUNERS.register_module()

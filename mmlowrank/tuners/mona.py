@@ -6,7 +6,7 @@ from torch import nn
 
 from ..nn import mona
 from ..registry import TUNERS
-from .serial import BOTTLENECK, SITES
+from .placement import SITES
 from .streams import BehindSum
 
 
@@ -28,8 +28,6 @@ class Mona(BehindSum):
     Raises:
         ValueError: If an option is out of its range.
     """
-
-    cannot_merge = BOTTLENECK
 
     def __init__(
         self,

@@ -6,8 +6,11 @@ number or one for each stage.
 
 from collections.abc import Sequence
 
-from ..families import Family
+from ..families import Block, Family
 from ..nn.stages import per_stage
+
+# The residual branches of a block.
+SITES = ('attn', 'ffn')
 
 
 def check_sites(
@@ -29,6 +32,27 @@ def check_sites(
             f'got {sites!r}'
         )
     return tuple(sites)
+
+
+def sites_in(block: Block, sites: Sequence[str], method: str) -> list[str]:
+    """Return those of a method's sites that a block has.
+
+    Args:
+        block: The block.
+        sites: As :func:`check_sites` returned them.
+        method: Name of the method, for the error.
+
+    Raises:
+        TypeError: If it has none of them.
+    """
+    found = [site for site in sites if site in block.branches]
+    if not found:
+        raise TypeError(
+            f'{method} has sites={tuple(sites)}, but a '
+            f'{type(block.module).__name__} has {tuple(block.branches)}: '
+            'name one of these'
+        )
+    return found
 
 
 def chosen_layers(

@@ -6,47 +6,22 @@ the branch begins.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 
 from ..families import Block, Family
-from .blocks import BlockTuner
-from .placement import check_sites
-from .serial import SITES, sites_of
+from .blocks import BranchTuner
 
 # (adapter, stream, output of the branch) -> what is added to the latter.
 Addition = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
-class StreamTuner(BlockTuner):
-    """Base of the tuners that read the stream where a branch begins.
-
-    The adapters are ``tuner.stages[stage][block]['attn' or 'ffn']``.
-
-    Args:
-        sites: ``'attn'``, ``'ffn'`` or both: the branches with an adapter.
-        layers: Indices of the blocks with adapters, counted through all
-            stages from 0; negative ones from the end. Defaults to all.
-
-    Raises:
-        ValueError: If a site is unknown.
-    """
+class StreamTuner(BranchTuner):
+    """Base of the tuners that read the stream where a branch begins."""
 
     needs = ('streams',)
-
-    def __init__(
-        self,
-        sites: Sequence[str] = SITES,
-        layers: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__(layers)
-        self.sites = check_sites(sites, type(self).__name__, SITES)
-
-    @abstractmethod
-    def make_adapter(self, width: int, stage: int) -> nn.Module:
-        """Return an adapter, as in :class:`.serial.SerialTuner`."""
 
     @abstractmethod
     def addition(self, block: Block) -> Addition:
@@ -59,15 +34,12 @@ class StreamTuner(BlockTuner):
         # Also when the forward fails.
         trunk.backbone.register_forward_hook(self._clear, always_call=True)
 
-    def adapt(self, block: Block, stage: int) -> nn.ModuleDict:
-        adapters = nn.ModuleDict()
+    def place(self, adapters: nn.ModuleDict, block: Block) -> None:
         addition = self.addition(block)
-        for site in sites_of(block, self):
-            adapters[site] = self.make_adapter(block.width, stage)
+        for site, adapter in adapters.items():
             branch = block.branches[site]
-            branch.stream.read(partial(self._read, adapters[site]))
-            branch.output.change(partial(self._add, adapters[site], addition))
-        return adapters
+            branch.stream.read(partial(self._read, adapter))
+            branch.output.change(partial(self._add, adapter, addition))
 
     def _read(self, adapter: nn.Module, stream: Tensor) -> None:
         self._streams[adapter] = stream
