@@ -22,7 +22,7 @@ _ADAPTERS = [
 ]
 # Those of :mod:`.checkpoint.peft_layout`, likewise.
 _PEFT = ['load_peft', 'save_peft']
-__all__ = ['__version__', 'merge', *_ADAPTERS, *_PEFT]
+__all__ = ['__version__', 'keep_less', 'merge', *_ADAPTERS, *_PEFT]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +32,8 @@ def __getattr__(name: str) -> Any:
         from .checkpoint import peft_layout as room
     elif name == 'merge':
         from .checkpoint import merge as room
+    elif name == 'keep_less':
+        from .nn.kernels import kept as room
     else:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(room, name)

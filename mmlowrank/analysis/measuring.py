@@ -20,6 +20,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
+from ..nn.kernels.kept import Packed, Packing, unpack
 from .formed import form_weights
 
 ARCHS = {
@@ -192,8 +193,14 @@ def build_tuned(
 
 
 @contextmanager
-def saved_for_backward(module: nn.Module) -> Iterator[dict[int, int]]:
+def saved_for_backward(
+    module: nn.Module, saved: str = 'exact'
+) -> Iterator[dict[int, int]]:
     """Record what autograd saves inside the context.
+
+    Args:
+        module: The model that runs.
+        saved: How, see :func:`..nn.kernels.kept.keep_less`.
 
     Yields:
         Address of a storage -> its bytes; tensors of ``module`` left out.
@@ -202,18 +209,22 @@ def saved_for_backward(module: nn.Module) -> Iterator[dict[int, int]]:
         tensor.untyped_storage().data_ptr()
         for tensor in (*module.parameters(), *module.buffers())
     }
-    saved: dict[int, int] = {}
+    found: dict[int, int] = {}
     keep: list[Tensor] = []  # an address must not be used twice
+    packing = None if saved == 'exact' else Packing(saved, module)
 
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-            keep.append(tensor)
-        return tensor
+    def pack(tensor: Tensor) -> Tensor | Packed:
+        kept = packing.pack(tensor) if packing else tensor
+        packed = isinstance(kept, Packed)
+        for part in kept.storage.tensors if packed else [kept]:
+            storage = part.untyped_storage()
+            if storage.data_ptr() not in own:
+                found[storage.data_ptr()] = storage.nbytes()
+                keep.append(part)
+        return kept
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        yield saved
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield found
 
 
 def saved_bytes(backbone: nn.Module, images: Tensor) -> int:

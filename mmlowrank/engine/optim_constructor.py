@@ -4,7 +4,9 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
+from ..nn.kernels.kept import keep_less
 from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
 from ..tuners import (
     add_losses,
@@ -33,6 +35,7 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             constructor='mmlowrank.TunerOptimWrapperConstructor',
             optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
             freeze=['neck'],                                  # optional
+            saved='bf16',                                     # optional
             paramwise_cfg=dict(                               # optional
                 custom_keys={'backbone': dict(lr_mult=0.5)}))
 
@@ -48,7 +51,10 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     Args:
         optim_wrapper_cfg: As in mmengine, plus ``freeze``: regular
-            expressions for parts outside the backbone.
+            expressions for parts outside the backbone; and ``saved``:
+            ``'bf16'`` or ``'int8'`` keeps what the whole model saves for the
+            backward pass in fewer bits, see
+            :func:`mmlowrank.nn.kernels.kept.keep_less`.
         paramwise_cfg: See above.
 
     Raises:
@@ -69,14 +75,16 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         paramwise_cfg.setdefault('custom_keys', {})
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         self.freeze = self.optim_wrapper_cfg.pop('freeze', None) or []
+        self.saved = self.optim_wrapper_cfg.pop('saved', 'exact')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Freeze, check the contract, add the tuners' losses, build.
+        """Freeze, check, add the tuners' losses, keep less, build.
 
         Raises:
             RuntimeError: If a tuner's parameter does not train, one outside
                 of its list does, or nothing trains; or if ``freeze`` comes
                 too late for a model that is already distributed.
+            ValueError: If ``saved`` is unknown, or the model is sharded.
         """
         inner = unwrapped(model)
         late = freeze_matching(inner, self.freeze)
@@ -99,6 +107,15 @@ class TunerOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 f'(freeze={self.freeze})'
             )
         add_losses(inner)
+        if self.saved != 'exact' and isinstance(
+            model, FullyShardedDataParallel
+        ):
+            raise ValueError(
+                f'saved={self.saved!r} would pack the gathered weights of '
+                f'{type(model).__name__}, too: leave saved out, or train '
+                'with DDP'
+            )
+        keep_less(inner, self.saved)
         optim_wrapper = super().__call__(model)
         groups = optim_wrapper.optimizer.param_groups
         print_log(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 # The device that models are counted on; it knows no autocast.
 _COUNTED_ON = 'meta'
@@ -52,6 +52,7 @@ def made_again(
     function: Callable[..., Any],
     *inputs: Any,
     random: bool = False,
+    contexts: Callable[..., tuple[AbstractContextManager, ...]] | None = None,
     **kwargs: Any,
 ) -> Any:
     """Call a function that keeps its inputs only, where gradients are wanted.
@@ -63,15 +64,20 @@ def made_again(
         function: What to call.
         *inputs: Its arguments.
         random: Whether it draws random numbers, which must be the same then.
+        contexts: Returns a context of the first run and one of the second.
+            A compiler makes its own.
         **kwargs: More arguments.
     """
     recorded = traced() and not torch.compiler.is_compiling()
     if recorded or not torch.is_grad_enabled():
         return function(*inputs, **kwargs)
+    if contexts is None or torch.compiler.is_compiling():
+        contexts = noop_context_fn
     return checkpoint(
         *(function, *inputs),
         use_reentrant=False,
         preserve_rng_state=random,
+        context_fn=contexts,
         **kwargs,
     )
 
