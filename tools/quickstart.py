@@ -1,7 +1,7 @@
 """Run the quickstart, or the comparison of all methods, in this Python.
 
 python tools/quickstart.py [--seed N] [--work-dir DIR] [--smoke]
-    [--compare [--methods METHOD ...] [--seeds N ...]]
+    [--compare [--methods METHOD ...] [--seeds N ... [--saved KIND ...]]]
 
 tools/quickstart.sh makes an environment first and says what is run. Stopped?
 Run it again: finished steps are skipped, training goes on from its
@@ -19,6 +19,7 @@ from mmlowrank.analysis.run_results import metric_by_epoch
 from mmlowrank.checkpoint.resuming import latest_checkpoint
 from mmlowrank.datasets.digit_scenes import write_digit_scenes
 from mmlowrank.engine import jobs
+from mmlowrank.nn.kernels.kept import SAVED
 
 ROOT = Path(__file__).resolve().parents[1]
 END = """
@@ -76,6 +77,14 @@ def parse_args() -> argparse.Namespace:
         help='with --compare, Mask R-CNN on several seeds: a section of\n'
         'docs/compare_methods.md. Without --methods with '
         + ', '.join(seeds_table.METHODS),
+    )
+    parser.add_argument(
+        '--saved',
+        nargs='+',
+        choices=SAVED,
+        default=['exact'],
+        help='with --seeds, what each method is trained with: another\n'
+        'section, e.g. --saved exact bf16 int8 --methods LoRand E3VA',
     )
     return parser.parse_args()
 
@@ -162,7 +171,11 @@ def all_methods(runner: jobs.Runner, args: argparse.Namespace) -> None:
 
 def several_seeds(args: argparse.Namespace) -> None:
     """Train Mask R-CNN with each method and seed; write the section."""
-    methods = args.methods or list(seeds_table.METHODS)
+    methods = [
+        method if saved == 'exact' else f'{method}-{saved}'
+        for method in args.methods or seeds_table.METHODS
+        for saved in args.saved
+    ]
     folders = []
     for seed in args.seeds:
         one = argparse.Namespace(**{**vars(args), 'seed': seed})
@@ -178,7 +191,7 @@ def several_seeds(args: argparse.Namespace) -> None:
     if args.smoke:
         out = folders[0] / out.name
     rows = seeds_table.read_rows(folders, methods)
-    seeds_table.write_section(rows, args.seeds, out)
+    seeds_table.write_section(rows, args.seeds, out, args.saved)
     print(seeds_table.format_table(rows, args.seeds))
     print(f'written: {out}')
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..nn.kernels.kept import SAVED
 from ..registry import TUNERS
 from .counting import count_parameters
 from .measuring import saved_in_training
 from .run_results import read_metrics
-from .seeds_table import section
+from .seeds_table import sections
 
 LEAVES = Path(__file__).resolve().parents[2] / 'configs' / 'quickstart'
 # The backbone of each method. Where a width can be chosen, it is the one
@@ -57,7 +58,8 @@ def write_configs(
     Args:
         folder: Gets ``LoRA.py`` (Mask R-CNN), ``LoRA-seg.py`` (UPerNet) and
             so on. Other configs in it are removed.
-        methods: Some of ``METHODS``.
+        methods: Some of ``METHODS``; ``'LoRA-int8'`` saves for the backward
+            pass in int8.
         tasks: Some of ``''`` and ``'-seg'``.
     """
     folder = Path(folder)
@@ -66,15 +68,20 @@ def write_configs(
     for path in folder.glob('*.py'):
         path.unlink()
     for suffix in tasks:
-        for method in methods:
+        for name in methods:
             cfg = _leaf(_TASKS[suffix])
+            method, _, saved = name.rpartition('-')
+            if saved in SAVED:
+                cfg.optim_wrapper.saved = saved
+            else:
+                method = name
             options = METHODS[method]
             backbone = dict(_stock(cfg.model.backbone), **options)
             backbone['type'] = f'mmlowrank.{options["type"]}'
             cfg.model.backbone = backbone
             if method in _AS_FULL:
                 cfg.optim_wrapper.paramwise_cfg = full.paramwise_cfg
-            cfg.dump(folder / f'{method}{suffix}.py')
+            cfg.dump(folder / f'{name}{suffix}.py')
 
 
 def _leaf(pattern: str) -> Config:
@@ -276,7 +283,7 @@ def write_report(
     if smoke:
         runs = 'A smoke test of a few\niterations: the numbers mean nothing.'
     path.parent.mkdir(parents=True, exist_ok=True)
-    below = section(path)
+    below = sections(path)
     plot_pareto(rows, path.with_suffix('.png'))
     path.write_text(
         f"""# The methods side by side, on digit scenes

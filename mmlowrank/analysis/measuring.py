@@ -20,7 +20,13 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 from torch import Tensor, nn
 
-from ..nn.kernels.kept import Packed, Packing, unpack
+from ..nn.kernels.kept import (
+    Packed,
+    Packing,
+    keep_less,
+    saved_as,
+    unpack,
+)
 from .formed import form_weights
 
 ARCHS = {
@@ -193,14 +199,12 @@ def build_tuned(
 
 
 @contextmanager
-def saved_for_backward(
-    module: nn.Module, saved: str = 'exact'
-) -> Iterator[dict[int, int]]:
+def saved_for_backward(module: nn.Module) -> Iterator[dict[int, int]]:
     """Record what autograd saves inside the context.
 
     Args:
-        module: The model that runs.
-        saved: How, see :func:`..nn.kernels.kept.keep_less`.
+        module: What runs. With :func:`..nn.kernels.kept.keep_less`, the
+            packed bytes count, also of what is computed outside of it.
 
     Yields:
         Address of a storage -> its bytes; tensors of ``module`` left out.
@@ -211,7 +215,10 @@ def saved_for_backward(
     }
     found: dict[int, int] = {}
     keep: list[Tensor] = []  # an address must not be used twice
+    saved = saved_as(module)
     packing = None if saved == 'exact' else Packing(saved, module)
+    # Its own hooks would see the tensors instead of those here.
+    keep_less(module, 'exact')
 
     def pack(tensor: Tensor) -> Tensor | Packed:
         kept = packing.pack(tensor) if packing else tensor
@@ -223,8 +230,11 @@ def saved_for_backward(
                 keep.append(part)
         return kept
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        yield found
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            yield found
+    finally:
+        keep_less(module, saved)
 
 
 def saved_bytes(backbone: nn.Module, images: Tensor) -> int:
@@ -250,7 +260,7 @@ def training_pass(cfg: Config) -> tuple[nn.Module, Tensor]:
     height, width, _ = cv2.imread(str(next(folder.iterdir()))).shape
     init_default_scope(cfg.default_scope)
     backbone = MODELS.build(dict(cfg.model.backbone, init_cfg=None))
-    backbone.train()
+    keep_less(backbone, cfg.optim_wrapper.get('saved', 'exact')).train()
     return backbone, torch.zeros(loader.batch_size, 3, height, width)
 
 

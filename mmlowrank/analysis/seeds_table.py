@@ -14,8 +14,10 @@ from .run_results import read_metrics
 
 # Those that see maps, beside what they are to be compared with.
 METHODS = ('Adapter', 'Mona', 'CoLin', 'E3VA', 'E3VA+Mona', 'E3VA+CoLin')
-# What the section begins with, below the table of all methods.
+# What a section begins with, below the table of all methods.
 TITLE = '## Several seeds\n'
+PACKED_TITLE = '## Saved in fewer bits\n'
+_NEXT = '\n## '
 
 
 @dataclass(frozen=True)
@@ -120,51 +122,89 @@ def against_e3va(rows: list[Row], seeds: Sequence[int]) -> str:
     return '\n'.join(lines)
 
 
+def against_exact(rows: list[Row], seeds: Sequence[int]) -> str:
+    """Say what saving in fewer bits does to the box mAP.
+
+    Args:
+        rows: Of the table; a method's exact row is before its others.
+        seeds: Of the table.
+    """
+    lines = []
+    for row in rows:
+        method, _, saved = row.method.rpartition('-')
+        exact = next((r for r in rows if r.method == method), None)
+        if exact is None:
+            continue
+        changes = ', '.join(
+            f'{ours - theirs:+.3f} at seed {seed}'
+            for seed, ours, theirs in zip(
+                seeds, row.bbox, exact.bbox, strict=True
+            )
+        )
+        lines.append(
+            f'- {method} in {saved}: box mAP {changes}; '
+            f'{row.saved / exact.saved:.2f} times the\n  bytes in the '
+            f'backbone, {row.seconds / exact.seconds:.2f} times as long.'
+        )
+    return '\n'.join(lines)
+
+
 def write_section(
-    rows: list[Row], seeds: Sequence[int], path: str | Path
+    rows: list[Row],
+    seeds: Sequence[int],
+    path: str | Path,
+    saved: Sequence[str] = ('exact',),
 ) -> None:
     """Write the table below that of all methods, in place of an older one.
 
     Args:
         rows: The lines of the table.
         seeds: Of the runs.
-        path: A Markdown file; what is above the section stays.
+        path: A Markdown file; its other sections stay.
+        saved: What each method was trained with, ``'exact'`` first. With
+            more than that the section is another one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    above = path.read_text() if path.exists() else ''
-    above = above.partition(TITLE)[0]
+    packed = len(saved) > 1
+    title = PACKED_TITLE if packed else TITLE
+    text = path.read_text() if path.exists() else ''
+    above, _, old = text.partition(title)
+    _, next_title, below = old.partition(_NEXT)
     if above:
         above = above.rstrip() + '\n\n'
-    names = ' '.join(row.method for row in rows)
+    names = [row.method for row in rows]
+    names = [name for name in names if name.rpartition('-')[2] not in saved]
+    options = f' \\\n  --saved {" ".join(saved)}' if packed else ''
     threads = torch.get_num_threads()
+    said = against_exact(rows, seeds) if packed else against_e3va(rows, seeds)
     path.write_text(
-        f"""{above}{TITLE}
+        f"""{above}{title}
 Box mAP of Mask R-CNN. Another seed means other scenes, another pre-trained
 Swin and other random numbers.
 
 {format_table(rows, seeds)}
 
-{against_e3va(rows, seeds)}
+{said}
 
 Made by
 
 ```shell
 bash tools/analysis_tools/compare_methods.sh \\
   --seeds {' '.join(map(str, seeds))} \\
-  --methods {names}
+  --methods {' '.join(names)}{options}
 ```
 
 *trainable* and *saved* are as above. *seconds*: forward and backward of the
 backbone on one training batch, the methods in turns in one process, the
 median; of the machine that wrote this page, {threads} thread(s).
-"""
+{next_title}{below}"""
     )
 
 
-def section(path: str | Path) -> str:
-    """Return the section that a page has, or nothing."""
+def sections(path: str | Path) -> str:
+    """Return the sections that a page has below the first table."""
     path = Path(path)
     text = path.read_text() if path.exists() else ''
-    _, title, below = text.partition(TITLE)
-    return title + below
+    _, title, below = text.partition(_NEXT)
+    return (title + below).lstrip()

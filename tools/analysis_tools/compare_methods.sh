@@ -3,6 +3,6 @@
 # is active: an hour on two CPU cores once the quickstart has run.
 #
 #   bash tools/analysis_tools/compare_methods.sh [--work-dir DIR] [--smoke]
-#     [--methods METHOD ...] [--seeds N ...]
+#     [--methods METHOD ...] [--seeds N ... [--saved exact bf16 int8]]
 exec bash "$(dirname "${BASH_SOURCE[0]}")/../quickstart.sh" --no-setup \
   --compare "$@"

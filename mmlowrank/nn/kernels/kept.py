@@ -239,14 +239,27 @@ def keep_less(model: nn.Module, saved: str) -> nn.Module:
         raise ValueError(
             f'saved must be one of {", ".join(SAVED)}, got {saved!r}'
         )
-    for hook in model._forward_pre_hooks.values():
-        if isinstance(keeper := getattr(hook, '__self__', None), _Keeper):
-            keeper.saved = saved
-            return model
-    if saved != 'exact':
+    keeper = _keeper_of(model)
+    if keeper is not None:
+        keeper.saved = saved
+    elif saved != 'exact':
         keeper = _Keeper(saved)
         model.register_forward_pre_hook(
             keeper.enter, with_kwargs=True, prepend=True
         )
         model.register_forward_hook(keeper.leave, always_call=True)
     return model
+
+
+def saved_as(model: nn.Module) -> str:
+    """Return the ``saved`` that :func:`keep_less` was called with."""
+    keeper = _keeper_of(model)
+    return 'exact' if keeper is None else keeper.saved
+
+
+def _keeper_of(model: nn.Module) -> _Keeper | None:
+    owners = (
+        getattr(hook, '__self__', None)
+        for hook in model._forward_pre_hooks.values()
+    )
+    return next((o for o in owners if isinstance(o, _Keeper)), None)
