@@ -37,7 +37,7 @@ while [ $# -gt 0 ]; do
     --venv) venv=$(realpath -m "${2:?--venv needs a folder}"); shift ;;
     --no-setup) setup= ;;
     --smoke|--compare) options+=("$1") ;;
-    --methods|--seeds)
+    --methods|--seeds|--saved)
       options+=("$1")
       while [ $# -gt 1 ] && [[ $2 != --* ]]; do options+=("$2"); shift; done ;;
     -h|--help) usage; exit 0 ;;
