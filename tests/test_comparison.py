@@ -177,6 +177,27 @@ def test_the_section_of_several_seeds(digit_scenes, tmp_path, monkeypatch):
     assert page.read_text() == text
 
 
+def test_the_section_of_fewer_bits(digit_scenes, tmp_path, monkeypatch):
+    """Beside the other one, whichever is written last."""
+    monkeypatch.setenv('DIGIT_SCENES', str(digit_scenes))
+    methods, page = ['Partial-1', 'Partial-1-int8'], tmp_path / 'page.md'
+    comparison.write_configs(tmp_path / 'configs', methods, [''])
+    for method, score in zip(methods, (0.5, 0.45), strict=True):
+        write_run(tmp_path / method.lower(), {'coco/bbox_mAP': score})
+    rows = seeds_table.read_rows([tmp_path], methods, repeats=1)
+    assert rows[1].saved < 0.3 * rows[0].saved
+    other = [seeds_table.Row('Adapter', 9, 2**20, 0.5, (0.25,))]
+    for _ in range(2):
+        seeds_table.write_section(rows, [3], page, ['exact', 'int8'])
+        seeds_table.write_section(other, [3], page)
+    text = page.read_text()
+    assert text.count('## ') == 2
+    assert seeds_table.format_table(rows, [3]) in text
+    assert seeds_table.format_table(other, [3]) in text
+    assert '- Partial-1 in int8: box mAP -0.050 at seed 3; 0.2' in text
+    assert '--methods Partial-1 \\\n  --saved exact int8\n' in text
+
+
 def test_a_seed_without_a_box_shows():
     rows = [seeds_table.Row('Adapter', 9, 2**20, 0.5, (0.25, math.nan))]
     lines = seeds_table.format_table(rows, (3, 4)).splitlines()
