@@ -18,6 +18,7 @@ COLUMNS = {
     'EMA': [tests.test_ema],
     '`with_cp`': [tests.test_with_cp],
     '`activation_ checkpointing`': [tests.test_activation_checkpointing],
+    '`saved`': [tests.test_saved_in_int8],
     'SyncBN conversion': [tests.test_sync_bn_conversion],
     'trace': [tests.test_trace],
     'export': [tests.test_export],
@@ -49,6 +50,8 @@ processes: `tests/test_distributed.py`), which runs each cell on a CPU.
 - *`with_cp`, `activation_checkpointing`*: in float64, the gradients without
   it. Both run in the non-reentrant way, whatever the frameworks ask for.
   E3VA keeps nothing of its trunk, so its trunk is left alone.
+- *`saved`*: `optim_wrapper.saved='int8'`, the error of all gradients together
+  below 2 %. See [memory](memory.md).
 - *SyncBN conversion*: to SyncBN and back, frozen layers stay as they are.
 - *trace*: `torch.jit.trace`, saved and loaded, with and without gradients.
   *export*: `torch.export`. *ONNX*: by tracing, run by onnxruntime; Adapter,

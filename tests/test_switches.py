@@ -24,6 +24,7 @@ from swins import EMBED_DIMS, FRAMEWORKS, VIT, build, images, loss, stir
 from torch import nn
 from tuner_rows import rows_of
 
+from mmlowrank import keep_less
 from mmlowrank.tuners import checkpoint_parts, freeze_matching
 
 HOSTS = (*FRAMEWORKS, VIT)
@@ -196,6 +197,19 @@ def test_activation_checkpointing(host, row):
         model.train()
         ours = gradients(model.backbone)
         assert_equal(ours, plain, rtol=1e-8, atol=1e-12)
+
+
+@cells()
+def test_saved_in_int8(host, row):
+    """All gradients together, by their norm."""
+    backbone = tuned(host, row)
+    exact, ours = (
+        torch.cat(
+            [g.flatten() for g in gradients(model, double=False).values()]
+        )
+        for model in (backbone, keep_less(copy.deepcopy(backbone), 'int8'))
+    )
+    assert (ours - exact).norm() < 0.02 * exact.norm()
 
 
 class WithStem(nn.Module):
