@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -234,15 +235,15 @@ class CachedForward:
         return self.part.finish(self._stock, images, self._features(images))
 
     def _is_watched(self) -> bool:
-        path = self.part.watcher()
+        path = self.part.watcher(self._stock)
         if path is not None and not self._told:
             self._told = True
             print_log(
-                f"Features are not kept while '{path}' of the backbone has "
+                f"Features are not kept while '{path}' in the backbone has "
                 'a hook, another forward, activation checkpointing around '
                 'what trains, or is in training mode',
                 logger='current',
-                level='WARNING',
+                level=logging.WARNING,
             )
         return path is not None
 

@@ -51,11 +51,6 @@ class FrozenPart:
         self.passed: list[nn.Module] = []
         self.entry: nn.Module | None = None
         self._checked = False
-        if tuner.stochastic_trunk:
-            raise NotFrozen(
-                'with stochastic_trunk=True the frozen trunk computes '
-                'something else each time: leave stochastic_trunk out'
-            )
         if tuner.added():
             raise NotFrozen(
                 f'{tuner.title} adds modules to the trunk, so what it '
@@ -65,6 +60,11 @@ class FrozenPart:
         owned = tuner.owned()
         blocks = [block.module for block in family_of(self.backbone).blocks]
         later = self._split(blocks, owned, tuner.title) if owned else []
+        if tuner.stochastic_trunk:
+            raise NotFrozen(
+                'with stochastic_trunk=True the frozen trunk computes '
+                'something else each time: leave stochastic_trunk out'
+            )
         added = {*tuner.modules()}
         self._stock = [
             (name, module)
@@ -77,11 +77,16 @@ class FrozenPart:
             for name, module in self._stock
             if name and module not in moving
         ]
+        self._held = [
+            (name, module)
+            for name, module in self._quiet
+            if not moving & {*module.modules()}
+        ]
         # Checkpointed, these would run again with blocks passed over.
         self._around = [
             (name, module)
-            for name, module in self._stock
-            if self.entry in [*module.modules()] and module is not self.entry
+            for name, module in self._quiet
+            if self.entry in [*module.modules()]
         ]
 
     def _split(
@@ -124,18 +129,26 @@ class FrozenPart:
         """Return the type that products with the images are computed in."""
         return str(product_type(images))
 
-    def watcher(self) -> str | None:
+    def watcher(self, forward: Callable) -> str | None:
         """Return the path of a module that must run each time, or None.
 
         Someone looks at it, it is in training mode and may draw random
         numbers, or it is checkpointed with the first trained block in it.
+
+        Args:
+            forward: The backbone's.
         """
+        if self.entry is not None and _checkpoints(forward):
+            return type(self.backbone).__name__
         for name, module in self._around:
             if _runs_again(module):
-                return name or type(module).__name__
+                return name
         for name, module in self._quiet:
             again = _runs_again(module) and not hooked(module)
-            if module.training or (watched(module) and not again):
+            if watched(module) and not again:
+                return name
+        for name, module in self._held:
+            if module.training:
                 return name
         return None
 
@@ -264,8 +277,11 @@ def _entered(
 
 def _runs_again(module: nn.Module) -> bool:
     """Whether activation checkpointing has its forward."""
-    own = module.__dict__.get('forward')
-    return getattr(own, 'func', None) is made_again
+    return _checkpoints(module.__dict__.get('forward'))
+
+
+def _checkpoints(forward: Callable | None) -> bool:
+    return getattr(forward, 'func', None) is made_again
 
 
 def _named(outputs: Any, images: Tensor) -> dict[str, Tensor]:
