@@ -80,7 +80,6 @@ class FeatureCacheHook(Hook):
         self.stored = stored
         self._trunks: list[CachedForward] = []
         self._pass_of = 0
-        self._passes = 0
         self._warned = False
 
     def before_train(self, runner: Any) -> None:
@@ -89,7 +88,7 @@ class FeatureCacheHook(Hook):
         for module in unwrapped(runner.model).modules():
             if isinstance(module.__dict__.get('forward'), CachedForward):
                 module.forward.remove()
-        self._passes, parts, reasons = 0, {}, []
+        parts, reasons = [], []
         for path, tuner in tuners_of(unwrapped(runner.model)).items():
             try:
                 part = FrozenPart(tuner)
@@ -97,7 +96,7 @@ class FeatureCacheHook(Hook):
                 reasons.append(f'{path}: {reason}')
             else:
                 name = fingerprint_of(part, base_of(tuner), self.stored)
-                parts[name] = part
+                parts.append((part, name))
         if not parts:
             raise RuntimeError(
                 'FeatureCacheHook finds no trunk whose features stay. '
@@ -105,11 +104,11 @@ class FeatureCacheHook(Hook):
                 + '. Or remove the hook'
             )
         # Of several trunks too there is one folder, and one limit.
-        name = _folded(sorted(parts))
+        name = _folded(sorted({name for _, name in parts}))
         store = FeatureStore(self.folder, name, self.limit, get_world_size())
         self._trunks = [
             CachedForward(part, name, store, self.stored)
-            for name, part in parts.items()
+            for part, name in parts
         ]
         dataset = runner.train_dataloader.dataset
         self._pass_of = -(-len(dataset) // get_world_size())
@@ -124,7 +123,7 @@ class FeatureCacheHook(Hook):
         """Say after each pass over the images what the disk had."""
         for trunk in self._trunks:
             if trunk.seen >= self._pass_of:
-                self._passes += 1
+                trunk.passes += 1
                 self._report(runner, trunk)
                 trunk.read = trunk.computed = trunk.stock = 0
 
@@ -150,12 +149,12 @@ class FeatureCacheHook(Hook):
                 f'{store.entries} images: the others are computed each time. '
                 "Raise limit, or store less with stored='int8'",
             )
-        elif self._passes > 1 and trunk.computed > _MANY * seen:
+        elif trunk.passes > 1 and trunk.computed > _MANY * seen:
             share = trunk.computed / seen
             store.full = share > _ALL
             self._warn(
                 runner,
-                f'{100 * share:.0f} % of the views of pass {self._passes} '
+                f'{100 * share:.0f} % of the views of pass {trunk.passes} '
                 'were new. The pipeline draws them at random (flips, crops, '
                 'sizes), or images are padded to the largest of their batch. '
                 'Features serve views that come again: fix them, or remove '
@@ -184,6 +183,7 @@ class CachedForward:
         read: Images whose features were on disk.
         computed: Images whose features were not.
         stock: Images that the stock forward got while training.
+        passes: Over the images; the three count since the last one.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class CachedForward:
     ) -> None:
         self.part, self.name = part, name
         self.store, self.stored = store, stored
-        self.read = self.computed = self.stock = 0
+        self.read = self.computed = self.stock = self.passes = 0
         self._own: Callable | None = None
         self._stock: Callable = part.backbone.forward
         self._told = False
