@@ -9,8 +9,10 @@ in turns for each seed (--seeds 0 0 shows the spread). Seconds are an image's,
 in the first pass over the images and the median of later ones: all, loading
 data, in the backbone, and the rest: neck, heads, loss, backward pass and
 optimizer. Without a GPU they are those of the processor, to which it does not
-matter what else runs on the machine; waiting for a disk is not in them. tools/quickstart.sh makes the scenes and the
-weights. With --arch the backbone is another Swin with random weights.
+matter what else runs on the machine; waiting for a disk is not in them.
+
+tools/quickstart.sh makes the scenes and the weights. With --arch the backbone
+is another Swin with random weights.
 """
 
 import argparse
