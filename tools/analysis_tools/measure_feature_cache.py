@@ -120,18 +120,17 @@ def config_of(args: argparse.Namespace, seed: int) -> Config:
             resize = dict(type='Resize', scale=(args.size, args.size))
             pipeline[:] = [t for t in pipeline if t.type != 'Resize']
             pipeline.insert(len(pipeline) - 1, resize)
-    backbone = cfg.model.backbone
     if args.arch:
-        cfg.model.backbone = backbone = dict(
+        cfg.model.backbone = dict(
             type='mmlowrank.SwinFixed',
             drop_path_rate=0.0,
             **measuring.ARCHS[args.arch],
         )
-        widths = [backbone['embed_dims'] * 2**i for i in range(4)]
+        widths = [cfg.model.backbone.embed_dims * 2**i for i in range(4)]
         cfg.model.neck.in_channels = widths
     if args.blocks:
-        backbone['type'] = 'mmlowrank.SwinPartial'
-        backbone['layers'] = list(range(-args.blocks, 0))
+        cfg.model.backbone.type = 'mmlowrank.SwinPartial'
+        cfg.model.backbone.layers = list(range(-args.blocks, 0))
     cfg.randomness = dict(seed=seed)
     cfg.default_hooks.logger.interval = 10**6
     return cfg
