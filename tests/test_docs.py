@@ -66,6 +66,7 @@ def test_the_script_of_deploy_runs(config, tmp_path, monkeypatch):
 PAGES = (
     'adapters.md',
     'backbones.md',
+    'feature_cache.md',
     'getting_started.md',
     'own_data.md',
     'serving.md',

@@ -2,6 +2,7 @@
 
 from .adapter_hook import AdapterCheckpointHook
 from .ddp import TunerDistributedDataParallel
+from .feature_cache import FeatureCacheHook
 from .freeze_audit import FreezeAuditHook
 from .master_logger import MasterLoggerHook
 from .optim_constructor import TunerOptimWrapperConstructor
@@ -11,6 +12,7 @@ from .schedulers import TimmCosineLR
 
 __all__ = [
     'AdapterCheckpointHook',
+    'FeatureCacheHook',
     'FreezeAuditHook',
     'MasterLoggerHook',
     'PicturesHook',

@@ -95,13 +95,19 @@ def watched(module: nn.Module, inputs: bool = True) -> bool:
         inputs: Count hooks that see its inputs only.
     """
     own = module.__dict__.get('forward')
+    return hooked(module, inputs) or (
+        own is not None and getattr(own, 'func', None) not in _OURS
+    )
+
+
+def hooked(module: nn.Module, inputs: bool = True) -> bool:
+    """Whether a hook sees the module; arguments as of :func:`watched`."""
     return bool(
         _has_any_global_hook()
         or module._forward_hooks
         or (inputs and module._forward_pre_hooks)
         or module._backward_hooks
         or module._backward_pre_hooks
-        or (own is not None and getattr(own, 'func', None) not in _OURS)
     )
 
 
