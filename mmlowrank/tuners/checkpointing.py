@@ -26,6 +26,11 @@ def checkpoint_forward(module: nn.Module) -> None:
     module.forward = partial(_checkpointed, module, module.forward)
 
 
+def is_checkpointed(forward: Callable | None) -> bool:
+    """Whether a forward is one of :func:`checkpoint_forward`."""
+    return getattr(forward, 'func', None) is _checkpointed
+
+
 def _checkpointed(
     module: nn.Module, forward: Callable, *args: Any, **kwargs: Any
 ) -> Any:

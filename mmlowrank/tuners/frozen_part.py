@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from ..families import family_of
 from ..families.rewriting import hooked, watched
-from ..nn.kernels.autograd import made_again, product_type, traced
+from ..nn.kernels.autograd import product_type, traced
 from .base import Tuner
+from .checkpointing import is_checkpointed
 
 # Name of what the first trained block reads; outputs are 'tuple.0', ...
 ENTRY = 'entry'
@@ -138,7 +139,7 @@ class FrozenPart:
         Args:
             forward: The backbone's.
         """
-        if self.entry is not None and _checkpoints(forward):
+        if self.entry is not None and is_checkpointed(forward):
             return type(self.backbone).__name__
         for name, module in self._around:
             if _runs_again(module):
@@ -277,11 +278,7 @@ def _entered(
 
 def _runs_again(module: nn.Module) -> bool:
     """Whether activation checkpointing has its forward."""
-    return _checkpoints(module.__dict__.get('forward'))
-
-
-def _checkpoints(forward: Callable | None) -> bool:
-    return getattr(forward, 'func', None) is made_again
+    return is_checkpointed(module.__dict__.get('forward'))
 
 
 def _named(outputs: Any, images: Tensor) -> dict[str, Tensor]:
