@@ -84,7 +84,7 @@ class _LowRankCode(torch.autograd.Function):
         grad_c = F.gelu(h).t() @ grad if need_c else None
         grad_x = grad_a = grad_b = grad_bias = None
         if need_x or need_a or need_b or need_bias:
-            grad_h = torch.ops.aten.gelu_backward(linear(grad, c), h)
+            grad_h = _through_gelu(linear(grad, c), h)
             del h
             grad_bias = grad_h.sum(0) if need_bias else None
             grad_b = z.t() @ grad_h if need_b else None
@@ -335,12 +335,17 @@ def _mlp_gradients(
     if not (need_y or need_w1 or need_b1):
         return None, None, None, grad_w2, grad_b2
     grad_h = _drop(linear(grad, weight2.t()), keep, dropout)
-    grad_h = torch.ops.aten.gelu_backward(grad_h, h)
+    grad_h = _through_gelu(grad_h, h)
     del h
     grad_w1 = grad_h.t() @ y if need_w1 else None
     grad_b1 = grad_h.sum(0) if need_b1 else None
     grad_y = linear(grad_h, weight1.t()) if need_y else None
     return grad_y, grad_w1, grad_b1, grad_w2, grad_b2
+
+
+def _through_gelu(grad: Tensor, h: Tensor) -> Tensor:
+    """Change the gradient of GELU(h) into that of h, in place."""
+    return torch.ops.aten.gelu_backward.grad_input(grad, h, grad_input=grad)
 
 
 def _drop(hidden: Tensor, keep: Tensor | None, dropout: float) -> Tensor:
