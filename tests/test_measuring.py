@@ -146,7 +146,7 @@ def test_figures_come_from_records(tmp_path, monkeypatch):
     assert '-->1.0<!--' in made
     assert records.machine()['cpu'] in made
     assert (
-        '| a, b | 5 | 1.0 MiB | 0.250 | 1.50 | 1.50 to 1.50 | 0.33 |' in made
+        '| a, b | 5 | 1.0 MiB | 0.250 | 1.00 | 1.00 to 1.00 | 0.25 |' in made
     )
     assert records.render(made, tmp_path) == made
     command = json.loads((tmp_path / 'one.json').read_text())['command']

@@ -133,19 +133,23 @@ def _table(record: dict, methods: str) -> str:
     rows = _rows(record)
     full = rows.get('FULL')
     lines = [
-        '| method | trainable | kept for backward | of FULL | seconds '
-        '| quartiles | of FULL |',
+        '| method | trainable | kept for backward | of FULL '
+        '| processor seconds | quartiles | of FULL |',
         '|---|---:|---:|---:|---:|---:|---:|',
     ]
     for method in (word.strip() for word in methods.split(';')):
         row = rows[method]
-        low, high = row['quartiles']
-        saved, seconds = row['saved_bytes'], row['seconds']
+        saved, seconds = row['saved_bytes'], _value(row, 'cpu')
+        low, _, high = (
+            statistics.quantiles(row['cpu'], method='inclusive')
+            if len(row['cpu']) > 1
+            else [seconds] * 3
+        )
         of = ['', '']
         if full is not None:
             of = [
                 f'{saved / full["saved_bytes"]:.3f}',
-                f'{seconds / full["seconds"]:.2f}',
+                f'{seconds / _value(full, "cpu"):.2f}',
             ]
         lines.append(
             f'| {method} | {row["trainable"]:,} | {saved / 2**20:.1f} MiB '
