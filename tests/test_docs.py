@@ -14,10 +14,17 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import mmlowrank
-from mmlowrank.analysis import count_parameters
+from mmlowrank.analysis import count_parameters, records
 from mmlowrank.engine import launch, tuned_config
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_benchmark_figures_are_those_of_the_records(tool):
+    """Otherwise run: python tools/analysis_tools/render_benchmarks.py."""
+    assert tool('render_benchmarks.py', '--check') == ''
+    texts = [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')]
+    assert sum(records.figures(path.read_text()) for path in texts) > 10
 
 
 def test_the_matrix_of_switches_is_that_of_the_tests():
@@ -66,6 +73,7 @@ def test_the_script_of_deploy_runs(config, tmp_path, monkeypatch):
 PAGES = (
     'adapters.md',
     'backbones.md',
+    'benchmarks/README.md',
     'feature_cache.md',
     'getting_started.md',
     'own_data.md',

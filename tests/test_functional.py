@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from mmlowrank.nn.kernels import attention, functional
+from mmlowrank.nn.kernels import attention, functional, products, updates
 
 DOUBLE = torch.float64
 
@@ -42,7 +43,14 @@ def bottleneck_inputs(dtype=DOUBLE, dropout=0.0):
     return [draw(*shape, dtype=dtype) for shape in shapes], (keep, dropout)
 
 
+def update_inputs(dtype=DOUBLE):
+    d, r, m = 5, 2, 3
+    shapes = [(2, 4, d), (2, 4, 3 * m), (2, r, d), (2, m, r)]
+    return [draw(*shape, dtype=dtype) for shape in shapes], (0.5, (0, 2))
+
+
 FUNCTIONS = {
+    'low_rank_update': update_inputs,
     'low_rank_code': code_inputs,
     'window_attention': attention_inputs,
     'window_attention, no mask': lambda dtype=DOUBLE: attention_inputs(
@@ -59,7 +67,8 @@ every = pytest.mark.parametrize('name', FUNCTIONS)
 
 def pair(name):
     name = name.split(',')[0]
-    module = attention if name == 'window_attention' else functional
+    others = {'window_attention': attention, 'low_rank_update': updates}
+    module = others.get(name, functional)
     return getattr(module, name), getattr(module, f'{name}_plain')
 
 
@@ -207,3 +216,145 @@ def test_what_is_kept():
     (x, *others), rest = bottleneck_inputs(dropout=0.25)
     kept = saved_floats(functional.bottleneck, [x, *others], rest)
     assert kept == x.numel() + 2 * 3 * 4  # and a byte a hidden number
+    (x, out, *others), rest = update_inputs()
+    kept = saved_floats(updates.low_rank_update, [x, out, *others], rest)
+    assert kept == x.numel()
+
+
+def test_an_update_in_place_is_the_other():
+    torch.manual_seed(0)
+    (x, out, a, b), rest = update_inputs()
+    results = []
+    for in_place in (False, True):
+        changed = 1 * out
+        y = updates.low_rank_update(x, changed, a, b, *rest, in_place)
+        assert (y.data_ptr() == changed.data_ptr()) == in_place
+        grads = torch.autograd.grad(y.square().sum(), (x, out, a, b))
+        results.append((y, *grads))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('fused', [True, False, None])
+@pytest.mark.parametrize('masked', [True, False])
+def test_fused_attention_is_the_other(fused, masked, monkeypatch):
+    """Blocks of windows, two images, every way: values and gradients."""
+    monkeypatch.setattr(attention, '_SCORES', 40)
+    torch.manual_seed(0)
+    (qkv, bias), (mask, *rest) = attention_inputs(masked=masked)
+    for needs_bias in (True, False):
+        bias.requires_grad_(needs_bias)
+        given = [qkv, bias] if needs_bias else [qkv]
+        inputs = (qkv, bias, mask, *rest)
+        results = []
+        for out in (
+            attention.window_attention(*inputs, fused),
+            attention.window_attention_plain(*inputs),
+        ):
+            grads = torch.autograd.grad(out.square().sum(), given)
+            results.append((out, *grads))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_fused_attention_is_asked_for(monkeypatch):
+    calls = []
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*args, **kwargs):
+        calls.append(args)
+        return fused(*args, **kwargs)
+
+    monkeypatch.setattr(attention.F, 'scaled_dot_product_attention', spy)
+    (qkv, bias), rest = attention_inputs(torch.float32)
+    attention.window_attention(qkv, bias, *rest, False)
+    assert not calls
+    for asked in (True, None):
+        attention.window_attention(qkv, bias, *rest, asked)
+        assert calls.pop()
+        calls.clear()
+    # Another type of the bias would be rounded.
+    attention.window_attention(qkv.bfloat16(), bias, *rest)
+    assert not calls
+
+
+@pytest.fixture
+def by_onednn(monkeypatch):
+    """Let few rows be enough; returns the products that oneDNN computes."""
+    if not products._is_built():
+        pytest.skip('PyTorch is built without oneDNN')
+    calls = []
+    long = products._is_long
+
+    def spy(x):
+        calls.append(x.shape)
+        return long(x)
+
+    monkeypatch.setattr(products, '_FEWEST_ROWS', 1)
+    monkeypatch.setattr(products, '_is_long', spy)
+    return calls
+
+
+@pytest.mark.parametrize('shape', [(7, 5), (2, 3, 5), (0, 5)])
+@pytest.mark.parametrize('bias', [True, False])
+def test_products_are_pytorchs(shape, bias, by_onednn):
+    """Up to float32's rounding of a sum of five."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(*shape), torch.randn(4, 5)
+    bias = torch.randn(4) if bias else None
+    near = dict(rtol=1e-5, atol=1e-5)
+    for w in (weight, weight.t().contiguous().t()):
+        stock = torch.nn.functional.linear(x, w, bias)
+        ours = products.linear(x, w, bias)
+        torch.testing.assert_close(ours, stock, **near)
+        ours = products.linear(x, w, bias, gelu=True)
+        stock = torch.nn.functional.gelu(stock)
+        torch.testing.assert_close(ours, stock, **near)
+    assert len(by_onednn) == 4
+
+
+def test_a_frozen_layer_is_pytorchs(by_onednn):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, requires_grad=True)
+    weight, bias = torch.randn(4, 5), torch.randn(4)
+    out = products.frozen_linear(x, weight, bias)
+    stock = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(out, stock, rtol=1e-5, atol=1e-5)
+    grads = [
+        torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+        for y in (out, stock)
+    ]
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+    second = [torch.autograd.grad(g.square().sum(), x)[0] for g in grads]
+    torch.testing.assert_close(*second, rtol=1e-4, atol=1e-4)
+    assert not out._is_view()  # so that a hook may change it in place
+
+
+def test_products_step_aside(by_onednn):
+    """Where weights train, others look on, or the type is another."""
+    x, weight = torch.randn(3, 5), torch.randn(4, 5)
+    asked = products.fast(x, weight)
+    assert asked
+    assert products.frozen_linear(x, weight.requires_grad_(), None) is None
+    with torch.no_grad():
+        assert products.fast(x, weight)
+    weight.requires_grad_(False)
+    assert not products.fast(x.double(), weight)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert products.frozen_linear(x, weight, None) is None
+    with FlopCounterMode(display=False) as counter:
+        products.linear(x, weight)
+    assert counter.get_total_flops() == 2 * 3 * 5 * 4
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not products.fast(x, weight)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        assert products.frozen_linear(dual, weight, None) is None
+    seen = []
+
+    def mapped(row):
+        seen.append(products.fast(row[None], weight))
+        return row.sum()
+
+    torch.func.vmap(mapped)(x)
+    assert seen == [False]

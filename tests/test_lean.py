@@ -103,6 +103,29 @@ def test_unknown_memory_is_refused():
         build('mmdet', 'mmlowrank.SwinLoRand', rank=4, memory='small')
 
 
+def test_windows_attend_as_asked(monkeypatch):
+    """In float64, with masks and padding, in images of a batch."""
+    results = []
+    for attention in ('sdpa', 'products', 'auto'):
+        torch.manual_seed(0)
+        backbone = build(
+            'mmdet',
+            'mmlowrank.SwinE3VA',
+            rank=4,
+            attention=attention,
+            window_size=3,
+        )
+        stir(backbone)
+        out = loss(backbone.double(), images().double())
+        out.backward()
+        norm = sum(p.grad.square().sum() for p in backbone.tuner.parameters())
+        results.append(torch.stack([out.detach(), norm]))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="'auto', 'sdpa' or 'products'"):
+        build('mmdet', 'mmlowrank.SwinLoRand', rank=4, attention='flash')
+
+
 def replaced(what):
     """Return a function that changes the MLP of every block of a Swin."""
 

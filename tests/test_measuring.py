@@ -3,6 +3,7 @@
 import json
 import re
 import statistics
+import sys
 
 import cv2
 import pytest
@@ -10,7 +11,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 from swins import ARGS, DEPTHS, build, images, loss, stir
 
-from mmlowrank.analysis import measuring
+from mmlowrank.analysis import contenders, measuring, records
 from mmlowrank.analysis.flops import count_multiply_adds
 from mmlowrank.analysis.plain_rlrr import PlainRLRRBlock, RLRRBlock
 
@@ -28,52 +29,136 @@ def numbers_of(row):
         forward=statistics.median(row['forward']),
         backward=statistics.median(row['backward']),
         seconds=statistics.median(sums),
+        cpu=statistics.median(row['cpu']),
     )
 
 
 def test_every_value_beside_its_ratio_to_full(tool, tmp_path):
-    methods = ('E3VA', 'FULL', 'FIXED', 'LoRand, W formed')
+    methods = ('E3VA', 'FULL', 'stock FIXED', 'LoRand, W formed')
     files = ('--json', tmp_path / 'all.json', '--plot', tmp_path / 'all.png')
-    output = tool(
-        'measure_tuners.py', *SMALL, *files, '--methods', *methods
-    ).splitlines()
-    assert output[0].startswith('Swin-tiny, 1 x 3 x 64 x 64, fp32, ')
+    output = tool('benchmark.py', *SMALL, *files, '--methods', *methods)
+    output = output.splitlines()
+    title = 'Swin-tiny, 1 x 3 x 64 x 64, fp32, '
+    assert output[0].startswith(title)
+    assert output[0].endswith('the same on every machine')
+    assert output[7].startswith(title)
+    assert records.machine()['cpu'] in output[7]
     assert all(len(line) <= 120 for line in output)
-    rows = json.loads((tmp_path / 'all.json').read_text())
+    record = json.loads((tmp_path / 'all.json').read_text())
+    assert record['settings']['arch'] == 'tiny'
+    assert record['machine'] == records.machine()
+    rows = record['rows']
     assert tuple(row['method'] for row in rows) == methods
     full = numbers_of(rows[1])
-    for row, line in zip(rows, output[2:], strict=True):
+    for row, *lines in zip(rows, output[2:6], output[9:13], strict=True):
         values = numbers_of(row)
         ratios = {name: row['to_full'].pop(name) for name in values}
         assert ratios == {n: values[n] / full[n] for n in values}
         # Peak memory is left, on a GPU.
         assert (row['peak_bytes'] is None) == (row['to_full'] == {})
-        printed = line.removeprefix(row['method']).split()
-        assert printed[:4] == [
+        deterministic, timed = (
+            line.removeprefix(row['method']).split() for line in lines
+        )
+        assert deterministic == [
             f'{row["trainable"]:,}',
             f'{ratios["trainable"]:.4f}',
             f'{row["saved_bytes"] / 2**20:.1f}',
             f'{ratios["saved_bytes"]:.3f}',
         ]
-        assert printed[5:10:2] == [
+        assert timed[1:8:2] == [
             f'{ratios[name]:.3f}'
-            for name in ('forward', 'backward', 'seconds')
+            for name in ('forward', 'backward', 'seconds', 'cpu')
         ]
+        assert timed[-3::2] == [f'{row["seconds"]:.3f}'] * 2  # one pass
     assert cv2.imread(str(tmp_path / 'all.png')).std() > 10
 
 
 def test_without_full_there_are_no_ratios(tool, tmp_path):
     path = tmp_path / 'all.json'
     words = (*SMALL, '--json', path, '--methods', 'FIXED', 'BitFit')
-    output = tool('measure_tuners.py', *words)
+    output = tool('benchmark.py', *words)
     assert 'No ratios, because FULL is not among --methods.' in output
     assert '/FULL' not in output
-    assert [r['to_full'] for r in json.loads(path.read_text())] == [None] * 2
+    rows = json.loads(path.read_text())['rows']
+    assert [r['to_full'] for r in rows] == [None] * 2
+
+
+def test_quartiles_are_of_both_passes():
+    one = measuring.Measurement('a', 1, 1, [1.0, 2, 3, 4, 9], [1.0] * 5)
+    assert one.quartiles == (3.0, 5.0)
+    one = measuring.Measurement('a', 1, 1, [1.0], [1.0])
+    assert one.quartiles == (2.0, 2.0)
+
+
+PEERS = ('LoRA-64', 'peft LoRA-64', 'mmpretrain LoRA-64')
+
+
+@pytest.fixture(scope='module')
+def peers():
+    # peft is where tools/setup_env.sh puts it, see requirements/peft.txt.
+    return {name: contenders.build('tiny', name) for name in PEERS}
+
+
+def test_peers_have_our_backbone_and_number_of_parameters(peers):
+    kept = {}
+    for name, model in peers.items():
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        # 2 (r d + r d) is r d + 3 r d.
+        widths = [96] * 2 + [192] * 2 + [384] * 6 + [768] * 2
+        assert trained == 4 * 64 * sum(widths)
+        model.train()
+        kept[name] = measuring.saved_bytes(model, torch.zeros(1, 3, 224, 224))
+    frozen = contenders.build('tiny', 'stock FIXED')
+    assert type(frozen).__module__ == 'mmdet.models.backbones.swin'
+    assert not any(p.requires_grad for p in frozen.parameters())
+    assert kept['LoRA-64'] <= 0.62 * kept['peft LoRA-64']
+    assert kept['peft LoRA-64'] == kept['mmpretrain LoRA-64']
+
+
+def test_without_peft_its_row_is_left_out(tool, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'peft', None)
+    words = (*SMALL, '--methods', 'stock FIXED', 'peft LoRA-64')
+    tool('benchmark.py', *words)
+    monkeypatch.undo()
+    with pytest.raises(ImportError, match='setup_env'):
+        monkeypatch.setitem(sys.modules, 'peft', None)
+        contenders.build_peft('tiny')
+
+
+def test_figures_come_from_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['tools/analysis_tools/x.py', '--a b'])
+    rows = [
+        measuring.Measurement(
+            name, 5, 2**20 * n, [n], [0.5], None, [n]
+        ).to_json()
+        for n, name in ((4, 'FULL'), (1, 'a, b'))
+    ]
+    records.write(tmp_path / 'one.json', rows, dict(arch='tiny'))
+    text = (
+        'Keeps <!-- one: a, b | saved_bytes | .2f | FULL -->9<!-- / --> of it'
+        ', <!-- one: a, b | cpu | .1f -->\n<!-- / -->\n'
+        '<!-- one: machine --><!-- / -->\n'
+        '<!-- one: table | FULL; a, b --><!-- / -->\n'
+    )
+    assert records.figures(text) == 4
+    made = records.render(text, tmp_path)
+    assert '-->0.25<!-- / --> of it' in made
+    assert '-->1.0<!--' in made
+    assert records.machine()['cpu'] in made
+    assert (
+        '| a, b | 5 | 1.0 MiB | 0.250 | 1.00 | 1.00 to 1.00 | 0.25 |' in made
+    )
+    assert records.render(made, tmp_path) == made
+    command = json.loads((tmp_path / 'one.json').read_text())['command']
+    assert command.endswith("python tools/analysis_tools/x.py '--a b'")
+    for wrong in ('two: FULL | cpu | f', 'one: c | cpu | f'):
+        with pytest.raises((KeyError, FileNotFoundError)):
+            records.render(f'<!-- {wrong} --><!-- / -->', tmp_path)
 
 
 def test_peaks_have_ratios_too():
     full, ours = (
-        measuring.Measurement(name, 8, 8, [1.0], [1.0], peak)
+        measuring.Measurement(name, 8, 8, [1.0], [1.0], peak, [1.0])
         for name, peak in (('FULL', 400), ('E3VA', 100))
     )
     ratios = measuring.ratios_to_full([ours, full])
@@ -127,7 +212,7 @@ def test_methods_take_turns_and_are_alone_on_the_device():
 @pytest.mark.parametrize('method', ['LoRand', 'E3VA'])
 def test_formed_weights_are_ours(method):
     """In float64, beside a trunk that runs the stock code."""
-    tuner, change = measuring.method_table()[f'{method}, W formed']
+    tuner, change = contenders.method_table()[f'{method}, W formed']
     assert tuner == dict(type=method, memory='stock')
     ours, formed = (
         build('mmdet', f'mmlowrank.Swin{method}', rank=4, memory='stock')
@@ -154,10 +239,10 @@ def test_formed_weights_are_ours(method):
 
 def test_bytes_on_swin_b():
     """448 x 448, one image, float32; the same on every machine."""
-    table, saved = measuring.method_table(), {}
+    table, saved = contenders.method_table(), {}
     for name in ('FULL', 'LoRand', 'E3VA'):
         # One after another, for memory.
-        backbone = measuring.build_tuned('base', table[name][0])
+        backbone = contenders.build_tuned('base', table[name][0])
         backbone.train()
         x = torch.zeros(1, 3, 448, 448)
         saved[name] = measuring.saved_bytes(backbone, x)

@@ -310,7 +310,7 @@ One seed: no spread is known. {runs}
   ignored as in ADE20K.
 - Time is not here: two runs at a time slow each other down, each as much as
   its neighbour of the minute works. It is measured with the methods in turns
-  in one process, by `python tools/analysis_tools/measure_tuners.py`.
+  in one process, by `python tools/analysis_tools/benchmark.py`.
 - The lines in the plot join the methods that no other beats at the same or a
   lower cost.
 {below and chr(10) + below}"""

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..nn.kernels.kept import (
@@ -27,56 +27,6 @@ from ..nn.kernels.kept import (
     saved_as,
     unpack,
 )
-from .formed import form_weights
-
-ARCHS = {
-    'tiny': dict(embed_dims=96, depths=[2, 2, 6, 2], num_heads=[3, 6, 12, 24]),
-    'small': dict(
-        embed_dims=96, depths=[2, 2, 18, 2], num_heads=[3, 6, 12, 24]
-    ),
-    'base': dict(
-        embed_dims=128, depths=[2, 2, 18, 2], num_heads=[4, 8, 16, 32]
-    ),
-    'large': dict(
-        embed_dims=192, depths=[2, 2, 18, 2], num_heads=[6, 12, 24, 48]
-    ),
-}
-
-# Other stock backbones, as a detector or segmentor has them: scope, config.
-BACKBONES = {
-    **{
-        f'dinov2-{size}': (
-            'mmpretrain',
-            dict(
-                type='VisionTransformer',
-                arch=arch,
-                img_size=518,
-                patch_size=14,
-                layer_scale_init_value=1e-5,
-                out_type='featmap',
-                out_indices=outputs,
-            ),
-        )
-        for size, arch, outputs in (
-            ('small', 'dinov2-small', (2, 5, 8, 11)),
-            ('base', 'base', (2, 5, 8, 11)),
-            ('large', 'large', (5, 11, 17, 23)),
-        )
-    },
-    **{
-        f'convnext-{size}': (
-            'mmpretrain',
-            dict(
-                type='ConvNeXt',
-                arch=size,
-                out_indices=(0, 1, 2, 3),
-                gap_before_final_norm=False,
-            ),
-        )
-        for size in ('tiny', 'base')
-    },
-    'mit-b0': ('mmseg', dict(type='MixVisionTransformer', embed_dims=32)),
-}
 
 
 @dataclass
@@ -90,6 +40,8 @@ class Measurement:
             the backward pass, parameters and buffers excluded.
         forward: Seconds of each forward pass.
         backward: Seconds of each backward pass.
+        cpu: Seconds that the processors worked on each pass, all threads
+            together: what other work on the machine disturbs least.
         peak_bytes: Peak memory that the device allocated in a pass: the
             images, this backbone (the others wait on the CPU), what it
             keeps and its gradients, without an optimizer's state; None on a
@@ -102,12 +54,26 @@ class Measurement:
     forward: list[float] = field(default_factory=list)
     backward: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
+    cpu: list[float] = field(default_factory=list)
+
+    @property
+    def passes(self) -> list[float]:
+        """Seconds of each forward plus backward."""
+        pairs = zip(self.forward, self.backward, strict=True)
+        return [a + b for a, b in pairs]
 
     @property
     def seconds(self) -> float:
         """Median of forward plus backward."""
-        pairs = zip(self.forward, self.backward, strict=True)
-        return statistics.median(a + b for a, b in pairs)
+        return statistics.median(self.passes)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Lower and upper quartile of forward plus backward."""
+        if len(self.passes) < 2:
+            return self.seconds, self.seconds
+        cuts = statistics.quantiles(self.passes, method='inclusive')
+        return cuts[0], cuts[2]
 
     def values(self) -> dict[str, float]:
         """Return one number for each value; seconds are medians."""
@@ -117,6 +83,7 @@ class Measurement:
             forward=statistics.median(self.forward),
             backward=statistics.median(self.backward),
             seconds=self.seconds,
+            cpu=statistics.median(self.cpu),
         )
         if self.peak_bytes is not None:
             values['peak_bytes'] = self.peak_bytes
@@ -124,7 +91,9 @@ class Measurement:
 
     def to_json(self) -> dict:
         """Return everything as plain numbers."""
-        return dict(asdict(self), seconds=self.seconds)
+        return dict(
+            asdict(self), seconds=self.seconds, quartiles=self.quartiles
+        )
 
 
 def ratios_to_full(
@@ -141,61 +110,6 @@ def ratios_to_full(
         r.method: {name: v / full[name] for name, v in r.values().items()}
         for r in results
     }
-
-
-def method_table() -> dict[str, tuple[dict, Callable | None]]:
-    """Return name -> (tuner config, change made to the built backbone)."""
-    return {
-        'FULL': (dict(type='Full'), None),
-        'FIXED': (dict(type='Fixed'), None),
-        'BitFit': (dict(type='BitFit'), None),
-        'NormTuning': (dict(type='NormTuning'), None),
-        'Partial-1': (dict(type='Partial'), None),
-        'Adapter-64': (dict(type='Adapter', mid_channels=64), None),
-        'LoRA-64': (dict(type='LoRA', rank=64), None),
-        'AdaptFormer-64': (dict(type='AdaptFormer', mid_channels=64), None),
-        'Mona': (dict(type='Mona'), None),
-        'CoLin': (dict(type='CoLin'), None),
-        'SSF': (dict(type='SSF'), None),
-        'RLRR': (dict(type='RLRR'), None),
-        'LoRand': (dict(type='LoRand'), None),
-        'LoRand, stock trunk': (dict(type='LoRand', memory='stock'), None),
-        'LoRand, W formed': (
-            dict(type='LoRand', memory='stock'),
-            form_weights,
-        ),
-        'E3VA': (dict(type='E3VA', rank=8), None),
-        'E3VA+': (dict(type='E3VA', rank=16), None),
-        'E3VA++': (dict(type='E3VA', rank=32), None),
-        'E3VA + Mona': (dict(type='E3VA', adapter='mona'), None),
-        'E3VA + CoLin': (
-            dict(type='E3VA', adapter='colin', rank=28),
-            None,
-        ),
-        'E3VA, W formed': (dict(type='E3VA', memory='stock'), form_weights),
-    }
-
-
-def build_tuned(
-    arch: str, tuner: dict, scope: str = 'mmdet', **kwargs: object
-) -> nn.Module:
-    """Build a tuned backbone of a standard size, stochastic depth off.
-
-    Args:
-        arch: Size of a Swin, one of ``ARCHS``, or one of ``BACKBONES``.
-        tuner: Config of the tuner.
-        scope: Of a Swin.
-        **kwargs: Further arguments of the stock backbone.
-    """
-    if arch in BACKBONES:
-        scope, stock = BACKBONES[arch]
-    else:
-        stock = dict(type='SwinTransformer', **ARCHS[arch])
-    stock = dict(stock, drop_path_rate=0.0, **kwargs)
-    with DefaultScope.overwrite_default_scope(scope):
-        return MODELS.build(
-            dict(type='mmlowrank.TunedBackbone', backbone=stock, tuner=tuner)
-        )
 
 
 @contextmanager
@@ -299,8 +213,11 @@ def measure(
         for name, backbone in backbones.items():
             progress(f'{name}: pass {turn} of {repeats}')
             with _moved_to(images.device, backbone):
+                start = time.process_time()
                 forward, backward, peak = _time_once(backbone, images)
+                cpu = time.process_time() - start
             if turn:
+                results[name].cpu.append(cpu)
                 results[name].forward.append(forward)
                 results[name].backward.append(backward)
                 results[name].peak_bytes = peak

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -78,6 +78,30 @@ def compare(
                 row.seconds.append(time.perf_counter() - start)
             model.zero_grad()
     return rows
+
+
+def to_rows(
+    title: str, found: list[Saving], full: int | None = None
+) -> list[dict]:
+    """Return rows of a record, see :mod:`.records`.
+
+    Args:
+        title: Of the model.
+        found: Of :func:`compare`, the exact one first.
+        full: What full tuning of the model saves exactly, in bytes.
+    """
+    exact = found[0]
+    return [
+        dict(
+            asdict(one),
+            method=f'{title}, {one.saved}',
+            model=title,
+            of_exact=one.bytes / exact.bytes,
+            of_full=full and one.bytes / full,
+            slower=one.median / exact.median,
+        )
+        for one in found
+    ]
 
 
 def _left(

@@ -24,7 +24,7 @@ from .anatomy import (
     Tap,
     Turns,
 )
-from .rewriting import rewrite_mlp
+from .rewriting import rewrite_linears, rewrite_mlp
 
 # What a method may need -> how an error calls it.
 PARTS = {
@@ -127,19 +127,25 @@ class Family(ABC):
             if name.startswith(self.rows) and id(parameter) not in reached
         }
 
-    def rewrite(self, owned: set[int]) -> None:
-        """Let frozen blocks keep less; see :mod:`.rewriting`.
+    def rewrite(self, owned: set[int], attention: str = 'auto') -> None:
+        """Let frozen blocks keep less, and be faster; see :mod:`.rewriting`.
 
         Args:
             owned: ``id`` of each parameter that trains. A block that trains
                 as a whole keeps its own code.
+            attention: How windows attend, of ``rewriting.ATTENTIONS``.
         """
+        self.attention_kind = attention
         for block in self.blocks:
             if not all(id(p) in owned for p in block.module.parameters()):
                 self.rewrite_block(block)
+        for stage in self.stages:
+            if stage.merging is not None:
+                rewrite_linears(stage.merging.module)
 
     def rewrite_block(self, block: Block) -> None:
         """Rewrite what may be rewritten of one block."""
+        rewrite_linears(block.module)
         if block.mlp is not None:
             rewrite_mlp(block.mlp, block.width)
 

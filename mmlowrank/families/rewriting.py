@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from ..nn.kernels import functional
+from ..nn.kernels import functional, products
 from ..nn.kernels.autograd import traced
 from .anatomy import MLP
 
@@ -34,18 +34,52 @@ _SOURCE = 'mmlowrank_source'
 _OURS: set[Callable] = set()
 
 
-def rewrite(module: nn.Module, function: Callable) -> None:
+# How windows attend: name -> ``fused`` of :mod:`..nn.kernels.attention`.
+ATTENTIONS = {'auto': None, 'sdpa': True, 'products': False}
+
+
+def check_options(memory: str, attention: str) -> None:
+    """Check how a trunk is asked to compute.
+
+    Raises:
+        ValueError: If one of the words is unknown.
+    """
+    if memory not in ('lean', 'stock'):
+        raise ValueError(f"memory must be 'lean' or 'stock', got {memory!r}")
+    if attention not in ATTENTIONS:
+        raise ValueError(
+            f"attention must be 'auto', 'sdpa' or 'products', got "
+            f'{attention!r}'
+        )
+
+
+def rewrite(module: nn.Module, function: Callable, **options: object) -> None:
     """Let ``function(module, *args)`` compute what the module returns."""
     _OURS.add(function)
-    module.forward = partial(function, module)
+    module.forward = partial(function, module, **options)
 
 
 def rewrite_mlp(mlp: MLP, width: int) -> None:
-    """Compute an MLP and its norm together, if it is narrow enough."""
+    """Compute an MLP together with its norm, if it is narrow enough."""
     if width <= _WIDEST_REBUILT_MLP:
         rewrite(mlp.norm, _norm)
-        mlp.layers.forward = partial(_mlp, mlp.layers, mlp.around)
-        _OURS.add(_mlp)
+    mlp.layers.forward = partial(_mlp, mlp.layers, mlp.around)
+    _OURS.add(_mlp)
+
+
+def rewrite_linears(module: nn.Module) -> None:
+    """Compute the frozen linear layers below a module by faster products."""
+    for part in module.modules():
+        if _is_linear(part) and 'forward' not in part.__dict__:
+            rewrite(part, _linear)
+
+
+def _linear(linear: nn.Module, x: Tensor) -> Tensor:
+    out = None
+    # A parametrized layer has another class, a rescaled one another weight.
+    if computing() and _is_linear(linear) and not hasattr(linear, 'effective'):
+        out = products.frozen_linear(x, *_weight_and_bias(linear))
+    return type(linear).forward(linear, x) if out is None else out
 
 
 def _norm(norm: nn.Module, x: Tensor) -> Tensor:
@@ -66,24 +100,22 @@ def _mlp(layers: nn.Module, around: nn.Module, y: Tensor) -> Tensor:
     """Compute the layers of an MLP from the input of the norm before it."""
     source = getattr(y, _SOURCE, None)
     if (
-        source is None
-        # Somebody wants a gradient at the output of the norm.
-        or y.retains_grad
-        or y._backward_hooks
-        or not _is_plain(layers)
+        not _is_plain(layers)
         or drops(layers)
         or any(map(watched, layers.modules()))
         or watched(around)
     ):
         return type(layers).forward(layers, y)
-    norm, x = source
     linears = (m for m in layers.modules() if isinstance(m, nn.Linear))
+    weights = [t for linear in linears for t in _weight_and_bias(linear)]
+    if computing() and products.fast(y, *weights):
+        return functional.frozen_mlp(y, *weights)
+    # Somebody may want a gradient at the output of the norm.
+    if source is None or y.retains_grad or y._backward_hooks:
+        return type(layers).forward(layers, y)
+    norm, x = source
     return functional.norm_mlp(
-        x,
-        *_weight_and_bias(norm),
-        *(t for linear in linears for t in _weight_and_bias(linear)),
-        norm.eps,
-        y,
+        x, *_weight_and_bias(norm), *weights, norm.eps, y
     )
 
 
@@ -111,16 +143,20 @@ def hooked(module: nn.Module, inputs: bool = True) -> bool:
     )
 
 
+def computing() -> bool:
+    """Whether gradients are wanted, of this or else, and nobody looks on.
+
+    Without gradients the stock code runs, to the bit.
+    """
+    return torch.is_grad_enabled() and not traced()
+
+
 def recording(x: Tensor, module: nn.Module) -> bool:
     """Whether autograd, and nothing else, records what is computed."""
-    return (
-        not traced()
-        and torch.is_grad_enabled()
-        and (
-            x.requires_grad
-            or any(p.requires_grad for p in module.parameters())
-            or any(m._forward_hooks for m in module.children())
-        )
+    return computing() and (
+        x.requires_grad
+        or any(p.requires_grad for p in module.parameters())
+        or any(m._forward_hooks for m in module.children())
     )
 
 

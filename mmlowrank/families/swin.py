@@ -22,7 +22,14 @@ from .anatomy import (
     Stage,
 )
 from .base import Family, last_of
-from .rewriting import drops, recording, rewrite, runs, watched
+from .rewriting import (
+    ATTENTIONS,
+    computing,
+    drops,
+    rewrite,
+    runs,
+    watched,
+)
 
 # Where the frameworks keep the class WindowMSA.
 _WINDOW_ATTENTIONS = {
@@ -125,7 +132,8 @@ class Swin(Family):
         super().rewrite_block(block)
         own = block.module.attn.w_msa
         if _is_window_attention(own):
-            rewrite(own, _attention)
+            fused = ATTENTIONS[self.attention_kind]
+            rewrite(own, _attention, fused=fused)
 
 
 def run_merging(module: nn.Module, tokens: Tensor, args: tuple) -> Tensor:
@@ -145,27 +153,36 @@ def _is_window_attention(own: nn.Module) -> bool:
     )
 
 
-def _attention(own: nn.Module, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _attention(
+    own: nn.Module,
+    x: Tensor,
+    *args: Any,
+    fused: bool | None = None,
+    **kwargs: Any,
+) -> Tensor:
     """Compute a window attention; ``(tokens, mask)`` like the stock one."""
-    if recording(x, own) and _is_window_attention(own):
+    if computing() and _is_window_attention(own):
         called = (own.qkv, own.proj)
         bypassed = [m for m in own.children() if m not in called]
         known = all(
             runs(m, nn.Softmax) or runs(m, nn.Dropout) for m in bypassed
         )
         if known and not drops(*bypassed) and not any(map(watched, bypassed)):
-            return _lean_attention(own, x, *args, **kwargs)
+            return _lean_attention(own, fused, x, *args, **kwargs)
     return type(own).forward(own, x, *args, **kwargs)
 
 
 def _lean_attention(
-    own: nn.Module, x: Tensor, mask: Tensor | None = None
+    own: nn.Module,
+    fused: bool | None,
+    x: Tensor,
+    mask: Tensor | None = None,
 ) -> Tensor:
     tokens = x.shape[1]
     index = own.relative_position_index.flatten()
     bias = own.relative_position_bias_table[index]
     bias = bias.view(tokens, tokens, -1).permute(2, 0, 1).contiguous()
     out = attention.window_attention(
-        own.qkv(x), bias, mask, own.num_heads, own.scale
+        own.qkv(x), bias, mask, own.num_heads, own.scale, fused
     )
     return own.proj(out)

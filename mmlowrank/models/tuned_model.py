@@ -50,7 +50,8 @@ def TunedModel(
         tuners: Path of a part, e.g. ``'bbox_head'`` or
             ``'decode_head.transformer_decoder'`` -> config of its tuner, or
             of several. What :func:`TunedBackbone` takes besides
-            (``trainable``, ``stochastic_trunk``, ``memory``) may stand in it.
+            (``trainable``, ``stochastic_trunk``, ``memory``,
+            ``attention``) may stand in it.
         **kwargs: Of the stock model.
 
     Raises:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels.updates import low_rank_update
+
 PARTS = ('q', 'k', 'v')
 
 
@@ -66,19 +68,20 @@ class LoRAUpdate(nn.Module):
         nn.init.uniform_(self.A, -bound, bound)
         nn.init.zeros_(self.B)
 
-    def forward(self, x: Tensor, qkv: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, qkv: Tensor, in_place: bool = False
+    ) -> Tensor:
         """Return the updated projection.
 
         Args:
             x: (..., embed_dims), the input of the projection.
             qkv: (..., 3 * embed_dims), its frozen output.
+            in_place: Write into ``qkv``, which nobody else may have.
         """
-        codes = F.linear(x, self.A.flatten(0, 1)).chunk(len(self.targets), -1)
-        parts = list(qkv.chunk(3, -1))
-        for code, b, target in zip(codes, self.B, self.targets, strict=True):
-            index = PARTS.index(target)
-            parts[index] = parts[index] + self.scale * F.linear(code, b)
-        return torch.cat(parts, -1)
+        parts = [PARTS.index(target) for target in self.targets]
+        return low_rank_update(
+            x, qkv, self.A, self.B, self.scale, parts, in_place
+        )
 
     def fold(
         self, weight: Tensor, bias: Tensor | None
@@ -139,23 +142,28 @@ class LayerUpdate(nn.Module):
         nn.init.zeros_(self.B)
 
     def forward(
-        self, x: Tensor, out: Tensor, conv: nn.Conv2d | None = None
+        self,
+        x: Tensor,
+        out: Tensor,
+        in_place: bool = False,
+        conv: nn.Conv2d | None = None,
     ) -> Tensor:
         """Return the updated output.
 
         Args:
             x: (..., in), or (batch, in, h, w) of a convolution.
             out: The frozen layer's output.
+            in_place: Write into ``out``, which nobody else may have.
             conv: The convolution, for its kernel, stride and padding.
         """
         if conv is None:
-            update = F.linear(F.linear(x, self.A), self.B)
-        else:
-            kernel = self.A.view(-1, *conv.weight.shape[1:])
-            codes = F.conv2d(
-                x, kernel, None, conv.stride, conv.padding, conv.dilation
-            )
-            update = F.conv2d(codes, self.B[..., None, None])
+            A, B = self.A[None], self.B[None]
+            return low_rank_update(x, out, A, B, self.scale, (0,), in_place)
+        kernel = self.A.view(-1, *conv.weight.shape[1:])
+        codes = F.conv2d(
+            x, kernel, None, conv.stride, conv.padding, conv.dilation
+        )
+        update = F.conv2d(codes, self.B[..., None, None])
         return out + self.scale * update
 
     def fold(

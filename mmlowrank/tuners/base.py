@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ..families import PARTS, Family, family_of
+from ..families.rewriting import check_options
 from ..registry import TUNERS
 from .checkpointing import (
     checkpoint_forward,
@@ -127,6 +128,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
         backbone: nn.Module,
         stochastic_trunk: bool = False,
         memory: str = 'lean',
+        attention: str = 'auto',
         trainable: Sequence[str] = (),
     ) -> nn.Module:
         """Attach to ``backbone``, freeze what is not owned, return it.
@@ -136,18 +138,16 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             stochastic_trunk: Keep dropout and stochastic depth of the frozen
                 trunk active in training.
             memory: ``'lean'`` or ``'stock'``, see :mod:`..families.rewriting`.
+            attention: How windows of a lean trunk attend, see there.
             trainable: Patterns of names of stock tensors that train besides
                 what the method trains.
 
         Raises:
             TypeError: If the trunk lacks what the method needs.
-            ValueError: If the backbone already has a tuner, ``memory`` is
+            ValueError: If the backbone already has a tuner, a word is
                 unknown, or a pattern matches nothing that can train.
         """
-        if memory not in ('lean', 'stock'):
-            raise ValueError(
-                f"memory must be 'lean' or 'stock', got {memory!r}"
-            )
+        check_options(memory, attention)
         if isinstance(backbone, nn.ModuleList | nn.ModuleDict | nn.Sequential):
             raise TypeError(
                 f'a {type(backbone).__name__} has no room for a tuner: its '
@@ -199,7 +199,7 @@ class Tuner(KnowsWeights, nn.Module, ABC):
             if name not in owned:
                 parameter.requires_grad_(False)
         if memory == 'lean':
-            trunk.rewrite({id(tensor) for tensor in owned.values()})
+            trunk.rewrite({id(t) for t in owned.values()}, attention)
         self._checkpoint(take_over_with_cp(backbone))
         self.watch_weights()
         backbone.train()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from ..families import Block, Family, Layer
 from ..nn import lora
@@ -171,5 +172,7 @@ def _updated(
     update: nn.Module, module: nn.Module, args: tuple[Tensor], out: Tensor
 ) -> Tensor:
     if isinstance(module, nn.Conv2d):
-        return update(args[0], out, module)
-    return update(args[0], out)
+        return update(args[0], out, conv=module)
+    # Whoever else has a hook here may have kept the output.
+    alone = len(module._forward_hooks) == 1 and not _has_any_global_hook()
+    return update(args[0], out, in_place=alone and not out._is_view())

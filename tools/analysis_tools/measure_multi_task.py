@@ -13,13 +13,13 @@ import statistics
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from mmlowrank.analysis import measuring
+from mmlowrank.analysis import contenders, measuring
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--arch', choices=measuring.ARCHS, default='base')
+    parser.add_argument('--arch', choices=contenders.ARCHS, default='base')
     parser.add_argument('--size', type=int, default=448, help='of an image')
     parser.add_argument('--tasks', type=int, default=3)
     parser.add_argument('--repeats', type=int, default=5)
@@ -31,7 +31,7 @@ def main() -> None:
     args = parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     tuner = dict(type='E3VA', rank=8)
-    one = measuring.build_tuned(args.arch, tuner)
+    one = contenders.build_tuned(args.arch, tuner)
     with DefaultScope.overwrite_default_scope('mmdet'):
         several = MODELS.build(
             dict(
@@ -39,7 +39,7 @@ def main() -> None:
                 backbone=dict(
                     type='SwinTransformer',
                     drop_path_rate=0.0,
-                    **measuring.ARCHS[args.arch],
+                    **contenders.ARCHS[args.arch],
                 ),
                 tasks={f'task {i}': dict(rank=8) for i in range(args.tasks)},
             )

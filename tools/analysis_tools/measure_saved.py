@@ -11,19 +11,18 @@ this machine's.
 """
 
 import argparse
-import json
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+
+from mmlowrank.analysis import records, saving
+from mmlowrank.analysis.contenders import build
+from mmlowrank.analysis.measuring import saved_bytes
 from mmlowrank.analysis.planned_batch import image_scale, make_batch
 from mmlowrank.analysis.planned_step import build_model
-
-from mmlowrank.analysis import saving
-from mmlowrank.analysis.measuring import build_tuned, method_table, saved_bytes
 from mmlowrank.engine.tuned_config import add_arguments, read
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -41,15 +40,6 @@ DETECTORS = (
     ),
 )
 SIZE = 448
-
-
-@dataclass
-class Result:
-    """The rows of one model; ``full`` are FULL's bytes where known."""
-
-    title: str
-    rows: list[saving.Saving]
-    full: int | None = None
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,24 +62,24 @@ def parse_args() -> argparse.Namespace:
 
 def measure_backbone(
     method: str, images: torch.Tensor, repeats: int
-) -> Result:
-    """Measure a Swin-B."""
-    tuner, _ = method_table()[method]
+) -> list[dict]:
+    """Return the rows of a Swin-B."""
     title = f'Swin-B, {SIZE} x {SIZE}, backbone, {method}'
-    backbone = build_tuned('base', tuner)
+    backbone = build('base', method)
     saving.stir(backbone)
     backbone.train()
     rows = saving.compare(
         backbone, saving.backbone_loss(backbone, images), repeats, say(title)
     )
-    full = build_tuned('base', method_table()['FULL'][0])
-    return Result(title, rows, saved_bytes(full, images))
+    full = build('base', 'FULL')
+    full.train()
+    return saving.to_rows(title, rows, saved_bytes(full, images))
 
 
 def measure_config(
     title: str, cfg: Config, scale: tuple[int, int], args: argparse.Namespace
-) -> Result:
-    """Measure a whole model on noise."""
+) -> list[dict]:
+    """Return the rows of a whole model, on noise."""
     torch.manual_seed(0)
     model = build_model(cfg)
     model.init_weights()
@@ -105,7 +95,8 @@ def measure_config(
         torch.manual_seed(0)
         return model.parse_losses(model(**data, mode='loss'))[0]
 
-    return Result(title, saving.compare(model, loss, args.repeats, say(title)))
+    rows = saving.compare(model, loss, args.repeats, say(title))
+    return saving.to_rows(title, rows)
 
 
 def say(title: str) -> Any:
@@ -118,67 +109,41 @@ def say(title: str) -> Any:
     return progress
 
 
-def table(results: list[Result]) -> str:
-    """Return the results as text that is Markdown too."""
-    lines = [
-        '| model | saved | MiB | of exact | of FULL, exact | gradients off by '
-        '| seconds, of exact |',
-        '|:--|:--|--:|--:|--:|--:|--:|',
-    ]
-    for result in results:
-        exact = result.rows[0]
-        for row in result.rows:
-            full = f'{row.bytes / result.full:.3f}' if result.full else ''
-            lines.append(
-                f'| {result.title} | {row.saved} | {row.bytes / 2**20:.1f} '
-                f'| {row.bytes / exact.bytes:.2f} | {full} '
-                f'| {row.error:.1e} | {row.median / exact.median:.2f} |'
-            )
-    return '\n'.join(lines)
-
-
-def left(results: list[Result]) -> str:
+def left(rows: list[dict]) -> str:
     """Say what is saved as it is, for each model."""
     lines = ['As they are, MiB:']
-    for result in results:
-        for row in result.rows[1:]:
-            parts = ', '.join(
-                f'{reason} {number / 2**20:.2f}'
-                for reason, number in sorted(row.left.items())
-            )
-            lines.append(f'- {result.title}, {row.saved}: {parts or "none"}')
+    for row in rows:
+        parts = ', '.join(
+            f'{reason} {number / 2**20:.2f}'
+            for reason, number in sorted(row['left'].items())
+        )
+        if parts:
+            lines.append(f'- {row["method"]}: {parts}')
     return '\n'.join(lines)
 
 
 def main() -> None:
     """Measure, print, write."""
     args = parse_args()
-    results = []
+    rows: list[dict] = []
     if args.configs:
         for path in args.configs:
             cfg = read(path, args.cfg_options, args.tuner)
             scale = tuple(args.img_scale or image_scale(cfg))
             title = f'{Path(path).stem}, {scale[0]} x {scale[1]}'
-            results.append(measure_config(title, cfg, scale, args))
+            rows += measure_config(title, cfg, scale, args)
     else:
         images = torch.randn(1, 3, SIZE, SIZE)
-        results += [
-            measure_backbone(method, images, args.repeats)
-            for method in ('E3VA', 'LoRand')
-        ]
-        results += [
-            measure_config(title, read(str(CONFIGS / path)), scale, args)
-            for title, path, scale in DETECTORS
-        ]
-    print(f'fp32, {torch.get_num_threads()} threads, batch {args.batch}\n')
-    print(table(results))
-    print('\n' + left(results))
+        for method in ('E3VA', 'LoRand'):
+            rows += measure_backbone(method, images, args.repeats)
+        for title, path, scale in DETECTORS:
+            cfg = read(str(CONFIGS / path))
+            rows += measure_config(title, cfg, scale, args)
+    print(f'fp32, {torch.get_num_threads()} threads, batch {args.batch}')
+    print(records.saved_table(dict(rows=rows)))
+    print(left(rows))
     if args.json:
-        rows = [
-            dict(asdict(result), rows=[asdict(row) for row in result.rows])
-            for result in results
-        ]
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+        records.write(args.json, rows, dict(batch=args.batch))
 
 
 if __name__ == '__main__':

@@ -3,16 +3,26 @@
 See :mod:`functional` for what the twins are for.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .autograd import autocast, by_hand, through_twin
+from .autograd import autocast, by_hand, through_twin, unrecorded
+
+# Scores of a block of windows on a CPU.
+_SCORES = 2**17
 
 
 def window_attention_plain(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, heads: int, scale: float
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    heads: int,
+    scale: float,
+    fused: bool | None = None,
 ) -> Tensor:
     """Return what :func:`window_attention` returns, under autograd."""
     q, k, v = _heads_of(qkv, heads)
@@ -22,7 +32,12 @@ def window_attention_plain(
 
 
 def window_attention(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, heads: int, scale: float
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    heads: int,
+    scale: float,
+    fused: bool | None = None,
 ) -> Tensor:
     """Return softmax(scale q k^T + bias + mask) v in windows.
 
@@ -36,14 +51,41 @@ def window_attention(
         mask: (windows of an image, tokens, tokens), or None.
         heads: Number of heads; divides the width.
         scale: Factor of the scores.
+        fused: Compute it with ``scaled_dot_product_attention``, which has no
+            other type for the bias than that of ``qkv``. None: where it was
+            measured to be faster, on a CPU, and rounds nothing.
 
     Returns:
         (windows, tokens, width) in the type of ``qkv``.
     """
-    inputs = (*autocast(qkv), bias, mask, heads, scale)
+    inputs = (*autocast(qkv), bias, mask, heads, scale, fused)
     if by_hand(*inputs):
         return _WindowAttention.apply(*inputs)
+    if unrecorded(qkv, bias) and torch.is_grad_enabled():
+        return frozen_window_attention(*inputs)
     return window_attention_plain(*inputs)
+
+
+def frozen_window_attention(
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    heads: int,
+    scale: float,
+    fused: bool | None = None,
+) -> Tensor:
+    """Return what :func:`window_attention` returns, which nothing records."""
+    if fused is None:
+        fused = qkv.is_cpu and qkv.dtype == bias.dtype
+    if not fused:
+        return window_attention_plain(qkv, bias, mask, heads, scale)
+    out = qkv.new_empty(*qkv.shape[:2], qkv.shape[2] // 3)
+    for at, added in _blocks(qkv, bias, mask):
+        q, k, v = _heads_of(qkv[at], heads)
+        added = added.to(q.dtype).expand(len(q), -1, -1, -1)
+        part = F.scaled_dot_product_attention(q, k, v, added, scale=scale)
+        out[at] = part.transpose(1, 2).flatten(2)
+    return out
 
 
 class _WindowAttention(torch.autograd.Function):
@@ -55,42 +97,71 @@ class _WindowAttention(torch.autograd.Function):
         mask: Tensor | None,
         heads: int,
         scale: float,
+        fused: bool | None,
     ) -> Tensor:
         ctx.save_for_backward(qkv, bias, mask)
         ctx.heads, ctx.scale = heads, scale
-        return window_attention_plain(qkv, bias, mask, heads, scale)
+        return frozen_window_attention(qkv, bias, mask, heads, scale, fused)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         qkv, bias, mask = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = (qkv, bias, mask, ctx.heads, ctx.scale)
+            inputs = (qkv, bias, mask, ctx.heads, ctx.scale, None)
             return through_twin(window_attention_plain, ctx, inputs, grad)
-        q, k, v = _heads_of(qkv, ctx.heads)
-        weights = _attention_weights(q, k, bias, mask, ctx.scale)
-        grad = grad.view(*grad.shape[:2], ctx.heads, -1).transpose(1, 2)
-        grad_scores = torch.ops.aten._softmax_backward_data(
-            (grad @ v.mT).to(weights.dtype), weights, -1, weights.dtype
-        )
-        grad_bias = grad_scores.sum(0) if ctx.needs_input_grad[1] else None
-        if not ctx.needs_input_grad[0]:
-            return None, grad_bias, None, None, None
-        grad_scores = grad_scores.to(q.dtype)
-        grads = (
-            (grad_scores @ k).mul_(ctx.scale),
-            (grad_scores.mT @ q).mul_(ctx.scale),
-            weights.to(v.dtype).mT @ grad,
-        )
-        # (3, windows, heads, tokens, width / heads)
-        grad_qkv = torch.stack(grads).permute(1, 3, 0, 2, 4)
-        return grad_qkv.reshape(qkv.shape), grad_bias, None, None, None
+        need_qkv, need_bias, *_ = ctx.needs_input_grad
+        grad_qkv = torch.empty_like(qkv) if need_qkv else None
+        grad_bias = torch.zeros_like(bias) if need_bias else None
+        for at, added in _blocks(qkv, bias, mask):
+            # Side by side in memory, for five products.
+            parts = _parts_of(qkv[at], ctx.heads).contiguous()
+            q, k, v = parts.unbind(0)
+            weights = _attention_weights(q, k, added, None, ctx.scale)
+            grad_out = grad[at].unflatten(2, (ctx.heads, -1)).transpose(1, 2)
+            grad_scores = torch.ops.aten._softmax_backward_data(
+                (grad_out @ v.mT).to(weights.dtype), weights, -1, weights.dtype
+            )
+            if need_bias:
+                grad_bias += grad_scores.sum(0)
+            if need_qkv:
+                grad_scores = grad_scores.to(q.dtype)
+                out = _parts_of(grad_qkv[at], ctx.heads)
+                out[0] = (grad_scores @ k).mul_(ctx.scale)
+                out[1] = (grad_scores.mT @ q).mul_(ctx.scale)
+                out[2] = weights.to(v.dtype).mT @ grad_out
+        return grad_qkv, grad_bias, None, None, None, None
+
+
+def _blocks(
+    qkv: Tensor, bias: Tensor, mask: Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield slices of the windows, and what is added to their scores.
+
+    On a CPU the scores of a block stay in the cache.
+    """
+    windows, tokens, _ = qkv.shape
+    image = windows if mask is None else len(mask)
+    step = image
+    if qkv.is_cpu:
+        step = max(1, _SCORES // (len(bias) * tokens**2))
+    for first in range(0, windows, image):
+        for start in range(0, image, step):
+            stop = min(start + step, image)
+            added = bias[None]
+            if mask is not None:
+                added = added + mask[start:stop, None]
+            yield slice(first + start, first + stop), added
+
+
+def _parts_of(qkv: Tensor, heads: int) -> Tensor:
+    """Return a view: (3, windows, heads, tokens, width / heads)."""
+    windows, tokens, _ = qkv.shape
+    return qkv.view(windows, tokens, 3, heads, -1).permute(2, 0, 3, 1, 4)
 
 
 def _heads_of(qkv: Tensor, heads: int) -> tuple[Tensor, ...]:
     """Return views q, k, v: each (windows, heads, tokens, width / heads)."""
-    windows, tokens, _ = qkv.shape
-    parts = qkv.view(windows, tokens, 3, heads, -1)
-    return parts.permute(2, 0, 3, 1, 4).unbind(0)
+    return _parts_of(qkv, heads).unbind(0)
 
 
 def _attention_weights(

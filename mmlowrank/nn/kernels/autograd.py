@@ -48,6 +48,15 @@ def by_hand(*inputs: Any) -> bool:
     )
 
 
+def unrecorded(*tensors: Tensor) -> bool:
+    """Whether nothing records what is computed of the tensors."""
+    return not traced() and not any(
+        (tensor.requires_grad and torch.is_grad_enabled())
+        or forward_ad.unpack_dual(tensor).tangent is not None
+        for tensor in tensors
+    )
+
+
 def made_again(
     function: Callable[..., Any],
     *inputs: Any,

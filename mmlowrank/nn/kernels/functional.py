@@ -25,6 +25,7 @@ from .autograd import (
     product_type,
     through_twin,
 )
+from .products import linear
 
 
 def low_rank_code_plain(
@@ -65,9 +66,8 @@ class _LowRankCode(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, *weights: Tensor) -> Tensor:
         a, b, bias, c = cast_to(x.dtype, *weights)
         rows = x.reshape(-1, x.shape[-1])
-        z = F.linear(rows, a.t())
-        hidden = torch.ops.aten.gelu_(F.linear(z, b.t(), bias))
-        code = F.linear(hidden, c.t())
+        z = linear(rows, a.t())
+        code = linear(linear(z, b.t(), bias, gelu=True), c.t())
         ctx.save_for_backward(x, z, *weights)
         return code.view(*x.shape[:-1], c.shape[1])
 
@@ -80,21 +80,21 @@ class _LowRankCode(torch.autograd.Function):
         a, b, bias, c = cast_to(x.dtype, *weights)
         need_x, need_a, need_b, need_bias, need_c = ctx.needs_input_grad
         grad = grad.reshape(-1, grad.shape[-1])
-        h = F.linear(z, b.t(), bias)
+        h = linear(z, b.t(), bias)
         grad_c = F.gelu(h).t() @ grad if need_c else None
         grad_x = grad_a = grad_b = grad_bias = None
         if need_x or need_a or need_b or need_bias:
-            grad_h = torch.ops.aten.gelu_backward(F.linear(grad, c), h)
+            grad_h = _through_gelu(linear(grad, c), h)
             del h
             grad_bias = grad_h.sum(0) if need_bias else None
             grad_b = z.t() @ grad_h if need_b else None
             if need_x or need_a:
-                grad_z = F.linear(grad_h, b)
+                grad_z = linear(grad_h, b)
                 if need_a:
                     rows = x.reshape(-1, x.shape[-1])
                     grad_a = rows.t() @ grad_z
                 if need_x:
-                    grad_x = F.linear(grad_z, a).view(x.shape)
+                    grad_x = linear(grad_z, a).view(x.shape)
         return grad_x, grad_a, grad_b, grad_bias, grad_c
 
 
@@ -150,6 +150,21 @@ def norm_mlp(
     return _norm_mlp_in_type(*inputs)
 
 
+def frozen_mlp(
+    y: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
+) -> Tensor:
+    """Return ``GELU(y W1^T + b1) W2^T + b2``, which nothing records.
+
+    Args:
+        y: (..., d).
+        weight1: (m, d).
+        bias1: (m,).
+        weight2: (d, m).
+        bias2: (d,).
+    """
+    return linear(linear(y, weight1, bias1, gelu=True), weight2, bias2)
+
+
 class _NormMLP(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
@@ -158,7 +173,7 @@ class _NormMLP(torch.autograd.Function):
         x, norm_weight, norm_bias, *weights = tensors
         if y is None:
             y = _norm(x, norm_weight, norm_bias, ctx.eps)
-        return _mlp(y.to(ctx.dtype), *cast_to(ctx.dtype, *weights))
+        return frozen_mlp(y.to(ctx.dtype), *cast_to(ctx.dtype, *weights))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -313,19 +328,24 @@ def _mlp_gradients(
     weight1, bias1, weight2, _ = weights
     grad = grad.reshape(len(y), grad.shape[-1])
     grad_b2 = grad.sum(0) if need_b2 else None
-    h = F.linear(y, weight1, bias1)
+    h = linear(y, weight1, bias1)
     grad_w2 = None
     if need_w2:
         grad_w2 = grad.t() @ _drop(F.gelu(h), keep, dropout)
     if not (need_y or need_w1 or need_b1):
         return None, None, None, grad_w2, grad_b2
-    grad_h = _drop(F.linear(grad, weight2.t()), keep, dropout)
-    grad_h = torch.ops.aten.gelu_backward(grad_h, h)
+    grad_h = _drop(linear(grad, weight2.t()), keep, dropout)
+    grad_h = _through_gelu(grad_h, h)
     del h
     grad_w1 = grad_h.t() @ y if need_w1 else None
     grad_b1 = grad_h.sum(0) if need_b1 else None
-    grad_y = F.linear(grad_h, weight1.t()) if need_y else None
+    grad_y = linear(grad_h, weight1.t()) if need_y else None
     return grad_y, grad_w1, grad_b1, grad_w2, grad_b2
+
+
+def _through_gelu(grad: Tensor, h: Tensor) -> Tensor:
+    """Change the gradient of GELU(h) into that of h, in place."""
+    return torch.ops.aten.gelu_backward.grad_input(grad, h, grad_input=grad)
 
 
 def _drop(hidden: Tensor, keep: Tensor | None, dropout: float) -> Tensor:

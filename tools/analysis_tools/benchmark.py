@@ -1,31 +1,37 @@
-"""Measure what each tuner costs on this machine, all in one run.
+"""Measure what each tuner costs on this machine, beside its peers.
 
-python tools/analysis_tools/measure_tuners.py [--arch base] [--size 448]
-    [--methods FULL FIXED LoRand E3VA] [--repeats 5] [--json FILE]
-    [--plot FILE]
+python tools/analysis_tools/benchmark.py [--arch base] [--size 448]
+    [--methods FULL 'stock FIXED' LoRA-64 'peft LoRA-64' E3VA]
+    [--repeats 5] [--json FILE] [--plot FILE]
 
-Prints trainable parameters, bytes saved for the backward pass, seconds of
-forward and backward (medians) and, on a GPU, peak memory, each beside its
-ratio to FULL, if FULL is among the methods. Bytes are deterministic; seconds
-are this machine's.
+All methods take turns in one run. Prints two tables: what is the same on
+every machine (trainable parameters, bytes saved for the backward pass), and
+what is this machine's (seconds of forward and backward: medians, and the
+quartiles of their sum; seconds that the processors worked; on a GPU peak
+memory). Each value stands beside its ratio to FULL, if FULL is among the
+methods. "stock FIXED" is the framework's own backbone with every parameter
+frozen; "stock trunk" and "W formed" are plain formulations; the LoRAs of
+Hugging Face's peft and of mmpretrain have the same backbone, rank and number
+of parameters as ours. ``--json`` writes a record, as in docs/benchmarks.
 """
 
 import argparse
-import json
 import sys
-from pathlib import Path
 
 import torch
 
-from mmlowrank.analysis import measuring
+from mmlowrank.analysis import contenders, measuring, records
 
 # Value, title, width, unit, digits, digits of the ratio.
-COLUMNS = (
+BYTES = (
     ('trainable', 'trainable', 13, 1, 0, 4),
     ('saved_bytes', 'saved MiB', 10, 2**20, 1, 3),
+)
+SECONDS = (
     ('forward', 'fwd s', 8, 1, 3, 3),
     ('backward', 'bwd s', 8, 1, 3, 3),
     ('seconds', 'sum s', 8, 1, 3, 3),
+    ('cpu', 'cpu s', 8, 1, 3, 3),
     ('peak_bytes', 'peak MiB', 10, 2**20, 0, 3),
 )
 
@@ -35,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         '--arch',
-        choices=[*measuring.ARCHS, *measuring.BACKBONES],
+        choices=[*contenders.ARCHS, *contenders.BACKBONES],
         default='base',
         help='size of a Swin, or another backbone (default: base)',
     )
@@ -45,10 +51,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--methods',
         nargs='+',
-        choices=measuring.method_table(),
-        default=list(measuring.method_table()),
+        choices=contenders.contenders(),
+        default=contenders.contenders(),
         metavar='METHOD',
-        help='some of: ' + ', '.join(measuring.method_table()),
+        help='some of: ' + ', '.join(contenders.contenders()),
     )
     parser.add_argument('--amp', action='store_true', help='autocast')
     parser.add_argument('--json', help='write numbers and ratios here')
@@ -57,24 +63,28 @@ def parse_args() -> argparse.Namespace:
 
 
 def table(
-    results: list[measuring.Measurement], ratios: dict[str, dict[str, float]]
+    results: list[measuring.Measurement],
+    ratios: dict[str, dict[str, float]],
+    columns: tuple,
 ) -> str:
     """Return the results as text; the column behind a value is to FULL."""
-    columns = [c for c in COLUMNS if c[0] in results[0].values()]
+    columns = [c for c in columns if c[0] in results[0].values()]
     to_full = f'{"/FULL":>7}' if ratios else ''
+    spread = any(name == 'seconds' for name, *_ in columns)
     lines = [
-        f'{"method":<20}'
+        f'{"method":<22}'
         + ''.join(f'{c[1]:>{c[2]}}{to_full}' for c in columns)
+        + ('  quartiles' if spread else '')
     ]
     for r in results:
-        line, values = f'{r.method:<20}', r.values()
+        line, values = f'{r.method:<22}', r.values()
         for name, _, width, unit, digits, ratio_digits in columns:
             line += f'{values[name] / unit:>{width},.{digits}f}'
             if ratios:
                 line += f'{ratios[r.method][name]:>7.{ratio_digits}f}'
+        if spread:
+            line += '  {:.3f} to {:.3f}'.format(*r.quartiles)
         lines.append(line)
-    if not ratios:
-        lines.append('No ratios, because FULL is not among --methods.')
     return '\n'.join(lines)
 
 
@@ -109,38 +119,42 @@ def main() -> None:
     """Measure, print, write."""
     args = parse_args()
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    methods = measuring.method_table()
     backbones = {}
     for name in args.methods:
         progress(f'{name}: build')
-        tuner, change = methods[name]
         try:
-            backbone = measuring.build_tuned(args.arch, tuner)
-        except (TypeError, ValueError) as error:
+            backbones[name] = contenders.build(args.arch, name)
+        except (ImportError, TypeError, ValueError) as error:
             print(f'{name} is left out: {error}', file=sys.stderr)
-            continue
-        if change is not None:
-            change(backbone)
-        backbones[name] = backbone
     images = torch.randn(args.batch, 3, args.size, args.size, device=device)
     with torch.autocast(device, enabled=args.amp):
         results = measuring.measure(backbones, images, args.repeats, progress)
     progress('')
     title = args.arch
-    if title in measuring.ARCHS:
+    if title in contenders.ARCHS:
         title = f'Swin-{title}'
-    print(
-        f'{title}, {args.batch} x 3 x {args.size} x {args.size}, '
-        f'{"autocast" if args.amp else "fp32"}, {device}, '
-        f'{torch.get_num_threads()} threads, median of {args.repeats}'
+    title += (
+        f', {args.batch} x 3 x {args.size} x {args.size}, '
+        f'{"autocast" if args.amp else "fp32"}, {device}'
     )
     ratios = measuring.ratios_to_full(results)
-    print(table(results, ratios))
+    print(f'{title}: the same on every machine')
+    print(table(results, ratios, BYTES))
+    machine = records.machine()
+    print(
+        f'\n{title}: {machine["gpu"] or machine["cpu"]}, '
+        f'{machine["threads"]} threads, median of {args.repeats}'
+    )
+    print(table(results, ratios, SECONDS))
+    if not ratios:
+        print('No ratios, because FULL is not among --methods.')
     if args.json:
         rows = [
             dict(r.to_json(), to_full=ratios.get(r.method)) for r in results
         ]
-        Path(args.json).write_text(json.dumps(rows, indent=1))
+        settings = {k: getattr(args, k) for k in ('arch', 'size', 'batch')}
+        settings.update(amp=args.amp, repeats=args.repeats)
+        records.write(args.json, rows, settings)
     if args.plot:
         plot(results, args.plot)
 
