@@ -147,7 +147,8 @@ class Packing:
 
     def pack(self, tensor: Tensor) -> Tensor | Packed:
         """Return what autograd shall save in the place of ``tensor``."""
-        if self.reason(tensor) is not None:
+        # Most are small; that is known at once.
+        if tensor.numel() < _FEWEST or self.reason(tensor) is not None:
             return tensor
         tensor = tensor.detach()
         return Packed(
