@@ -115,13 +115,13 @@ def test_peers_have_our_backbone_and_number_of_parameters(peers):
     assert kept['peft LoRA-64'] == kept['mmpretrain LoRA-64']
 
 
-def test_without_peft_its_row_is_left_out(tool, monkeypatch, capsys):
+def test_without_peft_its_row_is_left_out(tool, monkeypatch):
     monkeypatch.setitem(sys.modules, 'peft', None)
     words = (*SMALL, '--methods', 'stock FIXED', 'peft LoRA-64')
-    tool('benchmark.py', *words)
-    monkeypatch.undo()
+    output = tool('benchmark.py', *words)
+    assert 'stock FIXED' in output
+    assert 'peft' not in output
     with pytest.raises(ImportError, match='setup_env'):
-        monkeypatch.setitem(sys.modules, 'peft', None)
         contenders.build_peft('tiny')
 
 
@@ -299,9 +299,12 @@ def test_multiply_adds_are_counted_on_the_meta_device_only():
         count_multiply_adds(torch.nn.Linear(2, 2), (8, 8))
 
 
-def test_measure_rlrr_prints_both_sides(tool):
+def test_measure_rlrr_prints_both_sides(tool, tmp_path):
     sizes = '--embed-dims 64 --heads 2 --batch 2 --tokens 9 --repeats 1'
-    output = tool('measure_rlrr.py', *sizes.split())
+    path = tmp_path / 'rlrr.json'
+    output = tool('measure_rlrr.py', *sizes.split(), '--json', path)
+    record = json.loads(path.read_text())
+    assert [row['method'] for row in record['rows']] == ['plain', 'mmlowrank']
     assert 'ratio to plain: saved 0.' in output
     difference = float(output.split('outputs differ by ')[1].split()[0])
     assert difference < 1e-5

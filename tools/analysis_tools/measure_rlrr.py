@@ -13,7 +13,7 @@ import statistics
 
 import torch
 
-from mmlowrank.analysis import measuring
+from mmlowrank.analysis import measuring, records
 from mmlowrank.analysis.plain_rlrr import PlainRLRRBlock, RLRRBlock
 
 
@@ -26,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tokens', type=int, default=197)
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--amp', action='store_true', help='autocast')
+    parser.add_argument('--json', help='write a record to this file')
     return parser.parse_args()
 
 
@@ -72,6 +73,10 @@ def main() -> None:
         f'ratio to plain: saved {lean.saved_bytes / plain.saved_bytes:.3f}, '
         f'time {lean.seconds / plain.seconds:.3f}'
     )
+    if args.json:
+        settings = {k: v for k, v in vars(args).items() if k != 'json'}
+        rows = [plain.to_json(), lean.to_json()]
+        records.write(args.json, rows, settings)
 
 
 if __name__ == '__main__':
