@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+)
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from .memory_timeline import Timeline
@@ -188,9 +191,7 @@ class FakeValues(TorchDispatchMode):
         sizes = [x.numel() for x in tensors]
         if max([_asked(func, flat), *sizes]) > _MOST:
             return None
-        values = [
-            self.value(x) if isinstance(x, Tensor) else x for x in flat
-        ]
+        values = [self.value(x) if isinstance(x, Tensor) else x for x in flat]
         if func in _OF_SHAPE and values[0] is None:
             with _disable_current_modes():
                 values[0] = torch.empty(flat[0].shape, dtype=flat[0].dtype)

@@ -112,7 +112,10 @@ def _objects(width: int, height: int, count: int) -> list[dict]:
         x = random.uniform(0, width - w - 1)
         y = random.uniform(0, height - h - 1)
         angle = np.arange(8) * np.pi / 4
-        ring = [x + w * (1 + np.cos(angle)) / 2, y + h * (1 + np.sin(angle)) / 2]
+        ring = [
+            x + w * (1 + np.cos(angle)) / 2,
+            y + h * (1 + np.sin(angle)) / 2,
+        ]
         found.append(
             dict(
                 bbox=[x, y, x + w, y + h],
@@ -148,8 +151,12 @@ def _scale(
             if known:
                 scale = _pair(crop)[::-1]
         elif 'scale' in step or 'scales' in step or 'img_scale' in step:
-            given = step.get('scales') or step.get('scale') or step['img_scale']
-            several = isinstance(given[0], (list, tuple)) if _many(given) else 0
+            given = (
+                step.get('scales') or step.get('scale') or step['img_scale']
+            )
+            several = (
+                isinstance(given[0], (list, tuple)) if _many(given) else 0
+            )
             pairs = map(_pair, given if several else [given])
             scale = max(pairs, key=np.prod)
     return scale

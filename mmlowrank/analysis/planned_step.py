@@ -2,8 +2,8 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import wraps
 from typing import Any
@@ -65,6 +65,7 @@ class Step:
         parts: Of what is kept for backward then: part of the model -> bytes.
         kept: The same at the end of the forward pass, where most is kept.
         trainable: Bytes of the trained parameters.
+        boxes: Whether the batch has boxes.
     """
 
     batch: int
@@ -75,6 +76,7 @@ class Step:
     parts: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     trainable: int = 0
+    boxes: bool = False
 
     def to_json(self) -> dict:
         """Return everything as plain values."""
@@ -109,9 +111,10 @@ def build_wrapper(cfg: Config, model: nn.Module, device: str) -> Any:
     options['type'] = 'OptimWrapper'
     for key in ('dtype', 'loss_scale', 'use_fsdp'):
         options.pop(key, None)
-    kind = getattr(torch.optim, str(options['optimizer']['type']), None)
-    if device == 'cuda' and kind is not None:
-        options['optimizer'].setdefault('foreach', True)
+    optimizer = options['optimizer']
+    ours = hasattr(torch.optim, str(optimizer['type']))
+    if device == 'cuda' and ours and not {'foreach', 'fused'} & {*optimizer}:
+        optimizer['foreach'] = True
     scope = cfg.get('default_scope', 'mmengine')
     with DefaultScope.overwrite_default_scope(scope):
         wrapper = build_optim_wrapper(model, options)
@@ -220,7 +223,8 @@ def plan_step(cfg: Config, setting: Setting) -> Step:
         context = forward_context(cfg, setting.device)
         one_step(model, wrapper, batch, context, reached)
         end = timeline.now
-    return _read(timeline, model, images, scale, begun, start, end)
+        boxes = any(True for _ in _boxes(batch))
+    return _read(timeline, model, images, scale, begun, start, end, boxes)
 
 
 def _read(
@@ -231,6 +235,7 @@ def _read(
     begun: dict[str, int],
     start: int,
     end: int,
+    boxes: bool,
 ) -> Step:
     moment, peak = timeline.peak(start, end)
     turn = begun['backward']
@@ -258,6 +263,7 @@ def _read(
         dict(parts),
         dict(kept),
         sum(p.numel() * p.element_size() for p in trained),
+        boxes,
     )
 
 
@@ -282,7 +288,7 @@ def _fill_state(
 
 def _watch_parts(model: nn.Module, timeline: Timeline) -> None:
     """Tell the timeline which part of the model runs."""
-    parts = {name: child for name, child in model.named_children()}
+    parts = dict(model.named_children())
     parts.pop('data_preprocessor', None)
     heads = {
         name: module
