@@ -27,16 +27,15 @@ _FACTORIES = {
     aten.full.default,
     aten.rand.default,
     aten.randn.default,
-    aten.new_zeros.default,
-    aten.new_ones.default,
-    aten.new_full.default,
     aten.empty.memory_format,
 }
 # Of their first argument they want the shape or the type.
-_OF_SHAPE = {
+_NEW = {
     aten.new_zeros.default,
     aten.new_ones.default,
     aten.new_full.default,
+}
+_LIKE = {
     aten.zeros_like.default,
     aten.ones_like.default,
     aten.full_like.default,
@@ -188,13 +187,13 @@ class FakeValues(TorchDispatchMode):
             ]
         if not tensors and func in _UNKNOWN:
             return None
-        sizes = [x.numel() for x in tensors]
-        if max([_asked(func, flat), *sizes]) > _MOST:
+        if _size(func, flat, tensors) > _MOST:
             return None
         values = [self.value(x) if isinstance(x, Tensor) else x for x in flat]
-        if func in _OF_SHAPE and values[0] is None:
+        if func in _NEW | _LIKE and values[0] is None:
             with _disable_current_modes():
-                values[0] = torch.empty(flat[0].shape, dtype=flat[0].dtype)
+                shape = flat[0].shape if func in _LIKE else ()
+                values[0] = torch.empty(shape, dtype=flat[0].dtype)
         known = all(
             value is not None
             for x, value in zip(flat, values, strict=True)
@@ -277,7 +276,10 @@ def _is_written(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
-def _asked(func: Any, flat: list) -> int:
-    """Return how many elements a factory is asked for."""
-    sizes = [x for x in flat if type(x) is int]
-    return math.prod(sizes) if func in _FACTORIES else 0
+def _size(func: Any, flat: list, tensors: list[Tensor]) -> int:
+    """Return how many elements the largest tensor of an operation has."""
+    asked = math.prod(x for x in flat if type(x) is int)
+    if func in _NEW:
+        return asked
+    sizes = [x.numel() for x in tensors]
+    return max([asked if func in _FACTORIES else 0, *sizes])

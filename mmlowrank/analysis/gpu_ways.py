@@ -79,7 +79,7 @@ class _OnGPU(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.is_cuda.__get__:
+        if func == Tensor.is_cuda.__get__:
             return True
         if func is F.dropout:
             return _dropout(*args, **kwargs)

@@ -1,7 +1,7 @@
 """E3VA's printed megabytes beside plans of the same configs."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from .planning import CARDS, MIB, verdicts
 # "batch size is 2 for each", E3VA, caption of table 2.
 _IMAGES = 2
 _GOAL = 0.1
+# With megabytes, with megabytes, with cards.
+TABLES = (1, 2, 4)
 
 
 @dataclass
@@ -55,19 +57,24 @@ def as_printed(cfg: Config) -> Config:
     return cfg
 
 
-def plan_papers(configs: Path, say: Callable[[str], None]) -> list[dict]:
-    """Plan tables 1, 2 and 4 of E3VA, and say what comes of it.
+def plan_papers(
+    configs: Path, tables: Iterable[int], say: Callable[[str], None]
+) -> list[dict]:
+    """Plan tables of E3VA, and say what comes of it.
 
     Args:
         configs: The folder of the configs.
+        tables: Of ``TABLES``.
         say: Called with each line.
     """
+    named = {f'table {number}' for number in tables}
     planned = []
     for table in read_tables(configs):
-        if table.paper == 'E3VA' and table.name in _LINES:
+        if table.paper == 'E3VA' and table.name in named:
             say(f'E3VA {table.name}: {table.what}')
             rows = [_plan(configs, table.name, row) for row in table.rows]
-            for line in _LINES[table.name](rows):
+            lines = marks if table.name == 'table 4' else megabytes
+            for line in lines(rows):
                 say(line)
             planned += rows
     return [vars(row) for row in planned]
@@ -101,7 +108,7 @@ def _formed(model: nn.Module) -> None:
     form_weights(model.backbone)
 
 
-def _bytes(rows: list[PaperRow]) -> list[str]:
+def megabytes(rows: list[PaperRow]) -> list[str]:
     """Return a Markdown table of megabytes, and of what is above FIXED."""
     fixed = next(row for row in rows if row.method == 'FIXED')
     full = next(row for row in rows if row.method == 'FULL')
@@ -130,7 +137,7 @@ def _bytes(rows: list[PaperRow]) -> list[str]:
     return lines
 
 
-def _marks(rows: list[PaperRow]) -> list[str]:
+def marks(rows: list[PaperRow]) -> list[str]:
     """Return a Markdown table of which cards train."""
     cards = sorted({c for r in rows for c in r.trains_on}, key=[*CARDS].index)
     lines = [
@@ -148,6 +155,3 @@ def _marks(rows: list[PaperRow]) -> list[str]:
         sizes = f'{row.stock:,.0f} | {row.ours:,.0f}'
         lines.append(f'| {row.method} | {sizes} | {" | ".join(cells)} |')
     return lines
-
-
-_LINES = {'table 1': _bytes, 'table 2': _bytes, 'table 4': _marks}

@@ -1,5 +1,6 @@
 """A batch as a config trains on, of an assumed size."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,23 @@ def image_scale(cfg: Config) -> tuple[int, int]:
             'name it with --img-scale WIDTH HEIGHT'
         )
     return scale
+
+
+def resized(cfg: Config, scale: tuple[int, int] | None) -> Config:
+    """Return a config that pads to the size of the images it is planned for.
+
+    mmseg's preprocessor pads every crop to one size.
+
+    Args:
+        cfg: A config.
+        scale: Width and height of an image; None: the config is as it is.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    if scale is None or not preprocessor.get('size'):
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    cfg.model.data_preprocessor['size'] = tuple(scale)[::-1]
+    return cfg
 
 
 def make_batch(

@@ -19,7 +19,7 @@ from . import memory_timeline as kinds
 from .fake_values import FakeValues
 from .gpu_ways import as_on_a_gpu, seeing_a_gpu
 from .memory_timeline import Timeline
-from .planned_batch import OBJECTS, image_scale, make_batch
+from .planned_batch import OBJECTS, image_scale, make_batch, resized
 from .planned_heads import invent_predictions
 
 AMP = 'AmpOptimWrapper'
@@ -183,6 +183,7 @@ def plan_step(cfg: Config, setting: Setting) -> Step:
         cfg: A config of mmdet, mmseg or mmpretrain.
         setting: What is assumed.
     """
+    cfg = resized(cfg, setting.scale)
     images = setting.batch or cfg.train_dataloader.batch_size
     scale = setting.scale or image_scale(cfg)
     batch = make_batch(cfg, images, scale, setting.objects)

@@ -23,7 +23,7 @@ from mmengine.logging import MMLogger
 
 from mmlowrank.analysis.advice import advise, changes
 from mmlowrank.analysis.measured_step import measure_step
-from mmlowrank.analysis.paper_memory import plan_papers
+from mmlowrank.analysis.paper_memory import TABLES, plan_papers
 from mmlowrank.analysis.plan_chart import plot_plans
 from mmlowrank.analysis.planned_batch import OBJECTS
 from mmlowrank.analysis.planned_step import AMP, Setting, Step, plan_step
@@ -99,12 +99,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--plot', metavar='FILE', help='draw everything')
     parser.add_argument(
         '--papers',
-        action='store_true',
-        help='print the plans of tables 1, 2 and 4 of E3VA beside the paper',
+        nargs='*',
+        type=int,
+        choices=TABLES,
+        help='print the plans of tables of E3VA, of all with memory if none '
+        'is named, beside what the paper prints',
     )
     add_arguments(parser)
     args = parser.parse_args()
-    if not args.configs and not args.papers:
+    if not args.configs and args.papers is None:
         parser.error('name a config, or --papers')
     unknown = {*args.cards.split(',')} - {*CARDS}
     if unknown:
@@ -132,9 +135,10 @@ def main() -> None:
             written[path]['verified'] = _verify(cfg, setting)
         if args.advise:
             written[path]['advice'] = _advise(cfg, setting, step, args)
-    if args.papers:
-        written['papers'] = plan_papers(CONFIGS, print)
-    if args.plot:
+    if args.papers is not None:
+        tables = args.papers or TABLES
+        written['papers'] = plan_papers(CONFIGS, tables, print)
+    if args.plot and steps:
         plot_plans(steps, args.plot, args.cards.split(','), args.gpus)
     seconds = time.perf_counter() - started
     rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
