@@ -50,6 +50,8 @@ _QUESTIONS = {
     Tensor.tolist,
     Tensor.__array__,
 }
+# What is invented is sound.
+_CHECKS = {torch.isfinite, Tensor.isfinite}
 _ATTRIBUTE = '_mmlowrank_value'
 
 
@@ -242,7 +244,7 @@ class FakeValues(TorchDispatchMode):
 
 
 class _Questions(TorchFunctionMode):
-    """Answers what leaves PyTorch: to numpy and to lists."""
+    """Answers what leaves PyTorch, as numpy and lists, and checks."""
 
     def __init__(self, values: FakeValues) -> None:
         super().__init__()
@@ -258,7 +260,15 @@ class _Questions(TorchFunctionMode):
         if func is Tensor.__deepcopy__ and not args[0].requires_grad:
             # The stock one copies the storage.
             return args[1].setdefault(id(args[0]), args[0].clone())
-        return func(*args, **(kwargs or {}))
+        if func is torch._shape_as_tensor:
+            # The stock one reads a tensor without memory.
+            return torch.tensor(args[0].shape)
+        out = func(*args, **(kwargs or {}))
+        if func in _CHECKS and self.values.value(out) is None:
+            with _disable_current_modes():
+                value = torch.ones(()).bool().expand(out.shape)
+            self.values.give(out, value)
+        return out
 
 
 def _like(tensor: Tensor) -> Tensor:

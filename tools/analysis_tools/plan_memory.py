@@ -127,7 +127,7 @@ def main() -> None:
     for path in args.configs:
         cfg = _read(path, args)
         setting = _setting(args)
-        step = steps[_name(path, steps)] = plan_step(cfg, setting)
+        step = steps[_name(path, steps)] = _plan(path, cfg, setting)
         written[path] = dict(
             step.to_json(), **_report(path, step, setting, args)
         )
@@ -169,6 +169,19 @@ def _read(path: str, args: argparse.Namespace) -> Config:
 
 def _is_ours(cfg: Config) -> bool:
     return str(cfg.optim_wrapper.get('constructor')).endswith(_OURS)
+
+
+def _plan(path: str, cfg: Config, setting: Setting) -> Step:
+    try:
+        return plan_step(cfg, setting)
+    except (ArithmeticError, RuntimeError, TypeError) as error:
+        # Not SystemExit, which would hide where it failed.
+        raise RuntimeError(
+            f'{path} does not run on tensors without memory: it asks for '
+            'numbers that a plan does not have. --verify on a GPU measures '
+            'the real step; detectors with anchors and RoIs, segmentors and '
+            'classifiers can be planned'
+        ) from error
 
 
 def _setting(args: argparse.Namespace) -> Setting:
