@@ -41,15 +41,15 @@ def changes(
     """
     amp = uses_amp(cfg)
     kept = cfg.optim_wrapper.get('saved', 'exact')
-    if 'bf16' in saved and kept == 'exact' and amp:
+    if not amp:
+        yield Change(
+            f'optim_wrapper.type={AMP}', 'half precision, and is faster', _amp
+        )
+    if 'bf16' in saved and kept == 'exact':
         yield Change(
             'optim_wrapper.saved=bf16',
             'nothing that AMP has not lost already',
             _saved('bf16'),
-        )
-    if not amp:
-        yield Change(
-            f'optim_wrapper.type={AMP}', 'half precision, and is faster', _amp
         )
     if 'int8' in saved and kept != 'int8':
         yield Change(

@@ -63,6 +63,7 @@ def plot_plans(
             textcoords='offset points',
             va='center',
             fontweight='bold',
+            bbox=dict(facecolor='white', edgecolor='none', pad=1.5),
         )
     most = 1.12 * max(left.values())
     room = {card: CARDS[card] / 1024 for card in cards}
