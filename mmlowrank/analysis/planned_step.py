@@ -195,7 +195,7 @@ def plan_step(cfg: Config, setting: Setting) -> Step:
     def reached(phase: str, data: Any) -> None:
         begun[phase] = timeline.now
         if phase == 'forward':
-            timeline.mark(kinds.BATCH, _tensors([data, batch], timeline))
+            timeline.mark(kinds.BATCH, _tensors([data, batch]))
         elif phase == 'optimizer step':
             grads = [p.grad for p in model.parameters() if p.grad is not None]
             timeline.mark(kinds.GRADIENTS, grads)
@@ -325,7 +325,7 @@ def _boxes(batch: dict) -> Iterator[Any]:
             yield sample.gt_instances.bboxes
 
 
-def _tensors(data: Any, timeline: Timeline) -> Iterator[Tensor]:
+def _tensors(data: Any) -> Iterator[Tensor]:
     for leaf in tree_leaves(data):
         if isinstance(leaf, Tensor):
             yield leaf
