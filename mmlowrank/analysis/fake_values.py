@@ -1,7 +1,7 @@
 """Tensors without memory, which know their values where a step asks."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+)
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from .memory_timeline import Timeline
@@ -24,16 +27,15 @@ _FACTORIES = {
     aten.full.default,
     aten.rand.default,
     aten.randn.default,
-    aten.new_zeros.default,
-    aten.new_ones.default,
-    aten.new_full.default,
     aten.empty.memory_format,
 }
 # Of their first argument they want the shape or the type.
-_OF_SHAPE = {
+_NEW = {
     aten.new_zeros.default,
     aten.new_ones.default,
     aten.new_full.default,
+}
+_LIKE = {
     aten.zeros_like.default,
     aten.ones_like.default,
     aten.full_like.default,
@@ -48,6 +50,8 @@ _QUESTIONS = {
     Tensor.tolist,
     Tensor.__array__,
 }
+# What is invented is sound.
+_CHECKS = {torch.isfinite, Tensor.isfinite}
 _ATTRIBUTE = '_mmlowrank_value'
 
 
@@ -63,20 +67,12 @@ class FakeValues(TorchDispatchMode):
     Args:
         timeline: Told of every storage.
         seed: Of what is invented.
-        sizes: Called with each operation, its arguments and results; returns
-            the bytes that it has inside.
     """
 
-    def __init__(
-        self,
-        timeline: Timeline,
-        seed: int = 0,
-        sizes: Callable[..., int] | None = None,
-    ) -> None:
+    def __init__(self, timeline: Timeline, seed: int = 0) -> None:
         super().__init__()
         self.timeline = timeline
         self.fake_mode = FakeTensorMode(allow_non_fake_inputs=True)
-        self.sizes = sizes
         self.generator = torch.Generator().manual_seed(seed)
         # Real tensor -> its fake one; both are kept, for their identity.
         self._real: dict[int, tuple[Tensor, FakeTensor]] = {}
@@ -140,8 +136,11 @@ class FakeValues(TorchDispatchMode):
             out = self._run(func, args, kwargs, flat, spec)
         results = [x for x in tree_flatten(out)[0] if isinstance(x, Tensor)]
         self.timeline.see(results)
-        if self.sizes is not None:
-            self.timeline.inside(self.sizes(func, args, kwargs, results))
+        if func is aten.add.Tensor and torch._C._current_graph_task_id() >= 0:
+            # Autograd sums gradients in place, but not those of subclasses
+            # of tensors: the sum takes the place of the first.
+            block = self.timeline.block(results[0])
+            block.born = self.timeline.now + 1
         return out
 
     def _run(
@@ -185,15 +184,13 @@ class FakeValues(TorchDispatchMode):
             ]
         if not tensors and func in _UNKNOWN:
             return None
-        sizes = [x.numel() for x in tensors]
-        if max([_asked(func, flat), *sizes]) > _MOST:
+        if _size(func, flat, tensors) > _MOST:
             return None
-        values = [
-            self.value(x) if isinstance(x, Tensor) else x for x in flat
-        ]
-        if func in _OF_SHAPE and values[0] is None:
+        values = [self.value(x) if isinstance(x, Tensor) else x for x in flat]
+        if func in _NEW | _LIKE and values[0] is None:
             with _disable_current_modes():
-                values[0] = torch.empty(flat[0].shape, dtype=flat[0].dtype)
+                shape = flat[0].shape if func in _LIKE else ()
+                values[0] = torch.empty(shape, dtype=flat[0].dtype)
         known = all(
             value is not None
             for x, value in zip(flat, values, strict=True)
@@ -242,7 +239,7 @@ class FakeValues(TorchDispatchMode):
 
 
 class _Questions(TorchFunctionMode):
-    """Answers what leaves PyTorch: to numpy and to lists."""
+    """Answers what leaves PyTorch, as numpy and lists, and checks."""
 
     def __init__(self, values: FakeValues) -> None:
         super().__init__()
@@ -258,7 +255,15 @@ class _Questions(TorchFunctionMode):
         if func is Tensor.__deepcopy__ and not args[0].requires_grad:
             # The stock one copies the storage.
             return args[1].setdefault(id(args[0]), args[0].clone())
-        return func(*args, **(kwargs or {}))
+        if func is torch._shape_as_tensor:
+            # The stock one reads a tensor without memory.
+            return torch.tensor(args[0].shape)
+        out = func(*args, **(kwargs or {}))
+        if func in _CHECKS and self.values.value(out) is None:
+            with _disable_current_modes():
+                value = torch.ones(()).bool().expand(out.shape)
+            self.values.give(out, value)
+        return out
 
 
 def _like(tensor: Tensor) -> Tensor:
@@ -276,7 +281,10 @@ def _is_written(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
 
-def _asked(func: Any, flat: list) -> int:
-    """Return how many elements a factory is asked for."""
-    sizes = [x for x in flat if type(x) is int]
-    return math.prod(sizes) if func in _FACTORIES else 0
+def _size(func: Any, flat: list, tensors: list[Tensor]) -> int:
+    """Return how many elements the largest tensor of an operation has."""
+    asked = math.prod(x for x in flat if type(x) is int)
+    if func in _NEW:
+        return asked
+    sizes = [x.numel() for x in tensors]
+    return max([asked if func in _FACTORIES else 0, *sizes])

@@ -23,17 +23,17 @@ from torch.utils._pytree import tree_map_only
 
 # Operations that torch.autocast('cuda') runs in float32: the list of
 # PyTorch's documentation, with what composes into them.
-_WIDE = (
-    'acos asin cosh erfinv exp expm1 log log10 log2 log1p pow reciprocal '
-    'rsqrt sinh tan softplus layer_norm native_layer_norm group_norm '
-    'frobenius_norm nuclear_norm cosine_similarity nll_loss nll_loss2d '
-    'hinge_embedding_loss kl_div l1_loss smooth_l1_loss huber_loss mse_loss '
-    'cosine_embedding_loss poisson_nll_loss margin_ranking_loss '
-    'binary_cross_entropy_with_logits soft_margin_loss triplet_margin_loss '
-    'multi_margin_loss dist pdist cdist renorm logsumexp upsample_bilinear2d '
-    'upsample_nearest2d upsample_bicubic2d softmax log_softmax prod cumprod '
-    'cumsum sum norm linalg_vector_norm'
-).split()
+_WIDE = """
+    acos asin cosh erfinv exp expm1 log log10 log2 log1p pow reciprocal rsqrt
+    sinh tan softplus layer_norm native_layer_norm group_norm frobenius_norm
+    nuclear_norm cosine_similarity nll_loss nll_loss2d hinge_embedding_loss
+    kl_div l1_loss smooth_l1_loss huber_loss mse_loss cosine_embedding_loss
+    poisson_nll_loss margin_ranking_loss binary_cross_entropy_with_logits
+    soft_margin_loss triplet_margin_loss multi_margin_loss dist pdist cdist
+    renorm logsumexp upsample_bilinear2d upsample_nearest2d
+    upsample_bicubic2d softmax log_softmax prod cumprod cumsum sum norm
+    linalg_vector_norm
+"""
 _WRITES = ('_forward', '_backward', '_input', '_parameters')
 
 
@@ -43,7 +43,7 @@ def as_on_a_gpu() -> Iterator[None]:
     with ExitStack() as stack:
         library = Library('aten', 'IMPL', 'AutocastCPU')
         stack.callback(library._destroy)
-        for name in _WIDE:
+        for name in _WIDE.split():
             packet = getattr(torch.ops.aten, name)
             for overload in packet.overloads():
                 op = getattr(packet, overload)
@@ -79,7 +79,7 @@ class _OnGPU(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.is_cuda.__get__:
+        if func == Tensor.is_cuda.__get__:
             return True
         if func is F.dropout:
             return _dropout(*args, **kwargs)

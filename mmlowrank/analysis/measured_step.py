@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from .measuring import peak_bytes, weight_bytes
-from .planned_batch import image_scale, make_batch
+from .planned_batch import image_scale, make_batch, resized
 from .planned_step import (
     Setting,
     build_model,
@@ -29,6 +29,7 @@ def measure_step(cfg: Config, setting: Setting) -> int:
             needs a GPU.
     """
     torch.manual_seed(0)
+    cfg = resized(cfg, setting.scale)
     images = setting.batch or cfg.train_dataloader.batch_size
     scale = setting.scale or image_scale(cfg)
     batch = make_batch(cfg, images, scale, setting.objects)

@@ -28,7 +28,6 @@ class Block:
         module: Path of the part of the model that ran then.
         kind: One of the names above; empty until it is known.
         died: Moment after which it is gone; None while it is there.
-        kernel: Whether an operation had it inside, for itself alone.
         stale: Whether a value that was known of it is none any more.
     """
 
@@ -37,7 +36,6 @@ class Block:
     module: str = ''
     kind: str = ''
     died: int | None = None
-    kernel: bool = False
     stale: bool = False
 
 
@@ -76,13 +74,6 @@ class Timeline:
             weakref.ref(storage, lambda _: self._end(key)),
         )
         return block
-
-    def inside(self, size: int) -> None:
-        """Count bytes that the operation of this moment has inside."""
-        if size:
-            died = self.now
-            block = Block(size, self.now, self.module, TEMPORARY, died, True)
-            self.blocks.append(block)
 
     def mark(self, kind: str, tensors: Iterable[Tensor]) -> None:
         """Say what storages are for."""

@@ -50,6 +50,9 @@ class Row:
         why: Why there is no config.
         points: How many printed points it stands for.
         options: ``--cfg-options`` that make the others from the config.
+        memory_mb: Printed memory of training, in MB.
+        images: A GPU, where a row says it.
+        trains_on: The cards that the paper says it trains on.
     """
 
     row: str | int
@@ -58,6 +61,9 @@ class Row:
     why: str = ''
     points: int = 1
     options: str = ''
+    memory_mb: int | None = None
+    images: int | None = None
+    trains_on: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A batch as a config trains on, of an assumed size."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,23 @@ def image_scale(cfg: Config) -> tuple[int, int]:
             'name it with --img-scale WIDTH HEIGHT'
         )
     return scale
+
+
+def resized(cfg: Config, scale: tuple[int, int] | None) -> Config:
+    """Return a config that pads to the size of the images it is planned for.
+
+    mmseg's preprocessor pads every crop to one size.
+
+    Args:
+        cfg: A config.
+        scale: Width and height of an image; None: the config is as it is.
+    """
+    preprocessor = cfg.model.get('data_preprocessor') or {}
+    if scale is None or not preprocessor.get('size'):
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    cfg.model.data_preprocessor['size'] = tuple(scale)[::-1]
+    return cfg
 
 
 def make_batch(
@@ -112,7 +130,10 @@ def _objects(width: int, height: int, count: int) -> list[dict]:
         x = random.uniform(0, width - w - 1)
         y = random.uniform(0, height - h - 1)
         angle = np.arange(8) * np.pi / 4
-        ring = [x + w * (1 + np.cos(angle)) / 2, y + h * (1 + np.sin(angle)) / 2]
+        ring = [
+            x + w * (1 + np.cos(angle)) / 2,
+            y + h * (1 + np.sin(angle)) / 2,
+        ]
         found.append(
             dict(
                 bbox=[x, y, x + w, y + h],
@@ -148,8 +169,12 @@ def _scale(
             if known:
                 scale = _pair(crop)[::-1]
         elif 'scale' in step or 'scales' in step or 'img_scale' in step:
-            given = step.get('scales') or step.get('scale') or step['img_scale']
-            several = isinstance(given[0], (list, tuple)) if _many(given) else 0
+            given = (
+                step.get('scales') or step.get('scale') or step['img_scale']
+            )
+            several = (
+                isinstance(given[0], (list, tuple)) if _many(given) else 0
+            )
             pairs = map(_pair, given if several else [given])
             scale = max(pairs, key=np.prod)
     return scale

@@ -2,8 +2,8 @@
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import wraps
 from typing import Any
@@ -19,7 +19,7 @@ from . import memory_timeline as kinds
 from .fake_values import FakeValues
 from .gpu_ways import as_on_a_gpu, seeing_a_gpu
 from .memory_timeline import Timeline
-from .planned_batch import OBJECTS, image_scale, make_batch
+from .planned_batch import OBJECTS, image_scale, make_batch, resized
 from .planned_heads import invent_predictions
 
 AMP = 'AmpOptimWrapper'
@@ -65,6 +65,7 @@ class Step:
         parts: Of what is kept for backward then: part of the model -> bytes.
         kept: The same at the end of the forward pass, where most is kept.
         trainable: Bytes of the trained parameters.
+        boxes: Whether the batch has boxes.
     """
 
     batch: int
@@ -75,6 +76,7 @@ class Step:
     parts: dict[str, int] = field(default_factory=dict)
     kept: dict[str, int] = field(default_factory=dict)
     trainable: int = 0
+    boxes: bool = False
 
     def to_json(self) -> dict:
         """Return everything as plain values."""
@@ -109,9 +111,10 @@ def build_wrapper(cfg: Config, model: nn.Module, device: str) -> Any:
     options['type'] = 'OptimWrapper'
     for key in ('dtype', 'loss_scale', 'use_fsdp'):
         options.pop(key, None)
-    kind = getattr(torch.optim, str(options['optimizer']['type']), None)
-    if device == 'cuda' and kind is not None:
-        options['optimizer'].setdefault('foreach', True)
+    optimizer = options['optimizer']
+    ours = hasattr(torch.optim, str(optimizer['type']))
+    if device == 'cuda' and ours and not {'foreach', 'fused'} & {*optimizer}:
+        optimizer['foreach'] = True
     scope = cfg.get('default_scope', 'mmengine')
     with DefaultScope.overwrite_default_scope(scope):
         wrapper = build_optim_wrapper(model, options)
@@ -180,6 +183,7 @@ def plan_step(cfg: Config, setting: Setting) -> Step:
         cfg: A config of mmdet, mmseg or mmpretrain.
         setting: What is assumed.
     """
+    cfg = resized(cfg, setting.scale)
     images = setting.batch or cfg.train_dataloader.batch_size
     scale = setting.scale or image_scale(cfg)
     batch = make_batch(cfg, images, scale, setting.objects)
@@ -191,7 +195,7 @@ def plan_step(cfg: Config, setting: Setting) -> Step:
     def reached(phase: str, data: Any) -> None:
         begun[phase] = timeline.now
         if phase == 'forward':
-            timeline.mark(kinds.BATCH, _tensors([data, batch], timeline))
+            timeline.mark(kinds.BATCH, _tensors([data, batch]))
         elif phase == 'optimizer step':
             grads = [p.grad for p in model.parameters() if p.grad is not None]
             timeline.mark(kinds.GRADIENTS, grads)
@@ -220,7 +224,8 @@ def plan_step(cfg: Config, setting: Setting) -> Step:
         context = forward_context(cfg, setting.device)
         one_step(model, wrapper, batch, context, reached)
         end = timeline.now
-    return _read(timeline, model, images, scale, begun, start, end)
+        boxes = any(True for _ in _boxes(batch))
+    return _read(timeline, model, images, scale, begun, start, end, boxes)
 
 
 def _read(
@@ -231,6 +236,7 @@ def _read(
     begun: dict[str, int],
     start: int,
     end: int,
+    boxes: bool,
 ) -> Step:
     moment, peak = timeline.peak(start, end)
     turn = begun['backward']
@@ -258,6 +264,7 @@ def _read(
         dict(parts),
         dict(kept),
         sum(p.numel() * p.element_size() for p in trained),
+        boxes,
     )
 
 
@@ -282,7 +289,7 @@ def _fill_state(
 
 def _watch_parts(model: nn.Module, timeline: Timeline) -> None:
     """Tell the timeline which part of the model runs."""
-    parts = {name: child for name, child in model.named_children()}
+    parts = dict(model.named_children())
     parts.pop('data_preprocessor', None)
     heads = {
         name: module
@@ -318,7 +325,7 @@ def _boxes(batch: dict) -> Iterator[Any]:
             yield sample.gt_instances.bboxes
 
 
-def _tensors(data: Any, timeline: Timeline) -> Iterator[Tensor]:
+def _tensors(data: Any) -> Iterator[Tensor]:
     for leaf in tree_leaves(data):
         if isinstance(leaf, Tensor):
             yield leaf
