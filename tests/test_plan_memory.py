@@ -10,7 +10,7 @@ import torchvision  # noqa: F401 - registers torch.ops.torchvision
 from mmengine.config import Config
 from torch import nn
 
-from mmlowrank.analysis.advice import Change, advise
+from mmlowrank.analysis.advice import Change, advise, changes
 from mmlowrank.analysis.fake_values import FakeValues
 from mmlowrank.analysis.measured_step import measure_step
 from mmlowrank.analysis.memory_timeline import KEPT, Timeline
@@ -146,13 +146,34 @@ def test_what_saves_memory_saves_it_in_a_plan():
     for name, key, value in (
         ('AMP', 'optim_wrapper.type', 'AmpOptimWrapper'),
         ('checkpoints', 'model.backbone.with_cp', True),
+        ('int8', 'optim_wrapper.saved', 'int8'),
+        ('heads', 'activation_checkpointing', ['neck', 'bbox_head']),
     ):
         cfg = small(RETINANET)
         cfg.merge_from_dict({key: value})
-        less[name] = plan_step(cfg, setting).kept['backbone']
+        less[name] = plan_step(cfg, setting).kept
     kept = exact.kept['backbone']
-    assert less['AMP'] < 0.9 * kept
-    assert less['checkpoints'] < 0.5 * kept
+    assert less['AMP']['backbone'] < 0.9 * kept
+    assert less['checkpoints']['backbone'] < 0.5 * kept
+    assert less['int8']['backbone'] < 0.35 * kept
+    assert less['heads']['bbox_head'] < 0.7 * exact.kept['bbox_head']
+
+
+def test_what_can_be_changed():
+    cfg = small(RETINANET)
+    names = [c.name for c in changes(cfg, 2, None, ('bf16', 'int8'))]
+    assert names == [
+        'optim_wrapper.type=AmpOptimWrapper',
+        'optim_wrapper.saved=bf16',
+        'optim_wrapper.saved=int8',
+        "activation_checkpointing=['neck', 'bbox_head']",
+        'train_dataloader.batch_size=1',
+    ]
+    cfg.merge_from_dict(
+        {'optim_wrapper.saved': 'int8', 'activation_checkpointing': ['neck']}
+    )
+    names = [c.name for c in changes(cfg, 1, None, ('bf16', 'int8'))]
+    assert names == ['optim_wrapper.type=AmpOptimWrapper']
 
 
 def test_focal_losses_are_those_of_a_gpu():

@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 
 from mmengine.config import Config, ConfigDict
 
+from .counting import build_on_meta
 from .planned_step import AMP, Setting, Step, uses_amp
 from .planning import CARDS, MIB, needed
+
+# Methods of the frameworks' heads whose ``forward`` is given features.
+_OF_FEATURES = ('loss_by_feat', 'loss_and_target')
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,13 @@ def changes(
             'optim_wrapper.saved=int8',
             'gradients with an error below a percent, and time',
             _saved('int8'),
+        )
+    heads = [] if cfg.get('activation_checkpointing') else _heads(cfg)
+    if heads:
+        yield Change(
+            f'activation_checkpointing={heads}',
+            'their forward pass a second time',
+            _checkpointed(heads),
         )
     if batch > 1:
         yield Change(
@@ -116,6 +127,24 @@ def advise(
         if fits(less):
             chosen, step = fewer, less
     return chosen, step
+
+
+def _heads(cfg: Config) -> list[str]:
+    """Return the paths of the neck, and of what has losses of features."""
+    found = [
+        name
+        for name, module in build_on_meta(cfg).named_modules()
+        if any(hasattr(module, method) for method in _OF_FEATURES)
+    ]
+    return [*(['neck'] if cfg.model.get('neck') else []), *found]
+
+
+def _checkpointed(paths: list[str]) -> Callable[[Config, Setting], Setting]:
+    def apply(cfg: Config, setting: Setting) -> Setting:
+        cfg.activation_checkpointing = paths
+        return setting
+
+    return apply
 
 
 def _saved(width: str) -> Callable[[Config, Setting], Setting]:

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from ..tuners import checkpoint_parts
 from . import memory_timeline as kinds
 from .fake_values import FakeValues
 from .gpu_ways import as_on_a_gpu, seeing_a_gpu
@@ -89,12 +90,17 @@ def uses_amp(cfg: Config) -> bool:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config as it trains, without its weights' files."""
+    """Build the model of a config as it trains, without its weights' files.
+
+    With ``activation_checkpointing``, as FreezeAuditHook has it.
+    """
     model_cfg = copy.deepcopy(cfg.model)
     _drop_files(model_cfg)
     scope = cfg.get('default_scope', 'mmengine')
     with DefaultScope.overwrite_default_scope(scope):
         model = MODELS.build(model_cfg)
+    paths = cfg.get('activation_checkpointing') or []
+    checkpoint_parts(model, [paths] if isinstance(paths, str) else paths)
     return model.train()
 
 
