@@ -1,6 +1,7 @@
 """What autograd saves, in fewer bits: bf16 and int8."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tuner_rows import TUNERS
 
 from mmlowrank import keep_less
+from mmlowrank.analysis import records
 from mmlowrank.analysis.measuring import saved_for_backward
 from mmlowrank.engine import TunerOptimWrapperConstructor
 from mmlowrank.nn.kernels import kept
@@ -386,3 +388,19 @@ def test_a_sharded_model_is_refused():
     options = dict(optimizer=dict(type='AdamW', lr=1e-3), saved='int8')
     with pytest.raises(ValueError, match='leave saved out'):
         TunerOptimWrapperConstructor(options)(sharded)
+
+
+def test_the_tool_compares_what_is_saved(tool, tmp_path):
+    printed = tool(
+        'measure_saved.py',
+        'configs/quickstart/mask-rcnn_swin-mini_lorand-b4r8_800it_digits.py',
+        *('--img-scale', 96, 96),
+        *('--repeats', 1),
+        *('--json', tmp_path / 'saved.json'),
+    )
+    record = json.loads((tmp_path / 'saved.json').read_text())
+    exact, bf16, int8 = record['rows']
+    assert exact['error'] == 0 < bf16['error'] < int8['error'] < 0.01
+    assert bf16['of_exact'] < 0.6 and int8['of_exact'] < 0.4
+    assert int8['left']['vectors and coordinates'] > 0
+    assert records.saved_table(record).strip() in printed
