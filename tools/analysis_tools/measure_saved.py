@@ -21,8 +21,8 @@ from mmengine.config import Config
 from mmlowrank.analysis import records, saving
 from mmlowrank.analysis.contenders import build
 from mmlowrank.analysis.measuring import saved_bytes
-from mmlowrank.analysis.planned_batch import image_scale, make_batch
-from mmlowrank.analysis.planned_step import build_model
+from mmlowrank.analysis.plan.batch import image_scale, make_batch
+from mmlowrank.analysis.plan.step import build_model
 from mmlowrank.engine.tuned_config import add_arguments, read
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

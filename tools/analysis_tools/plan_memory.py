@@ -21,13 +21,9 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from mmlowrank.analysis.advice import advise, changes
-from mmlowrank.analysis.measured_step import measure_step
-from mmlowrank.analysis.paper_memory import TABLES, plan_papers
-from mmlowrank.analysis.plan_chart import plot_plans
-from mmlowrank.analysis.planned_batch import OBJECTS
-from mmlowrank.analysis.planned_step import AMP, Setting, Step, plan_step
-from mmlowrank.analysis.planning import (
+from mmlowrank.analysis.plan.advice import advise, changes
+from mmlowrank.analysis.plan.batch import OBJECTS
+from mmlowrank.analysis.plan.cards import (
     CARDS,
     MIB,
     assumptions,
@@ -35,6 +31,10 @@ from mmlowrank.analysis.planning import (
     table,
     verdicts,
 )
+from mmlowrank.analysis.plan.chart import plot_plans
+from mmlowrank.analysis.plan.measured import measure_step
+from mmlowrank.analysis.plan.papers import TABLES, plan_papers
+from mmlowrank.analysis.plan.step import AMP, Setting, Step, plan_step
 from mmlowrank.engine.tuned_config import add_arguments, read
 from mmlowrank.models.tuned_backbone import (
     GENERAL,

@@ -5,9 +5,9 @@ from mmengine.config import Config
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from .measuring import peak_bytes, weight_bytes
-from .planned_batch import image_scale, make_batch, resized
-from .planned_step import (
+from ..measuring import peak_bytes, weight_bytes
+from .batch import image_scale, make_batch, resized
+from .step import (
     Setting,
     build_model,
     build_wrapper,

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
-from .memory_timeline import Timeline
+from .timeline import Timeline
 
 aten = torch.ops.aten
 # Values of more elements are not computed.

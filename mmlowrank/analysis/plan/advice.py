@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from mmengine.config import Config, ConfigDict
 
-from .counting import build_on_meta
-from .planned_step import AMP, Setting, Step, uses_amp
-from .planning import CARDS, MIB, needed
+from ..counting import build_on_meta
+from .cards import CARDS, MIB, needed
+from .step import AMP, Setting, Step, uses_amp
 
 # Methods of the frameworks' heads whose ``forward`` is given features.
 _OF_FEATURES = ('loss_by_feat', 'loss_and_target')
@@ -96,8 +96,8 @@ def advise(
         setting: Its setting.
         card: One of ``CARDS``.
         known: Of :func:`changes`.
-        plan: :func:`.planned_step.plan_step`, or one that remembers.
-        gpus: As in :func:`.planning.needed`.
+        plan: :func:`.step.plan_step`, or one that remembers.
+        gpus: As in :func:`.cards.needed`.
 
     Returns:
         The changes, and the step with them; all changes if none fits.

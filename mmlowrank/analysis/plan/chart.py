@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import memory_timeline as kinds
-from .planned_step import Step
-from .planning import CARDS, MIB, buckets, needed
+from . import timeline as kinds
+from .cards import CARDS, MIB, buckets, needed
+from .step import Step
 
 _COLORS = {
     'weights': '#4c566a',
@@ -30,7 +30,7 @@ def plot_plans(
         steps: Name of a bar -> its plan.
         path: Of the picture; its suffix says the format.
         cards: Names in ``CARDS``.
-        gpus: As in :func:`.planning.needed`.
+        gpus: As in :func:`.cards.needed`.
     """
     from matplotlib.figure import Figure
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from . import memory_timeline as kinds
-from .planned_step import Setting, Step
+from . import timeline as kinds
+from .step import Setting, Step
 
 MIB = 2**20
 # Card -> MiB, as nvidia-smi lists them.

@@ -8,10 +8,10 @@ from pathlib import Path
 from mmengine.config import Config
 from torch import nn
 
-from .formed import form_weights
-from .paper_tables import Row, load, read_tables
-from .planned_step import Setting, plan_step
-from .planning import CARDS, MIB, verdicts
+from ..formed import form_weights
+from ..paper_tables import Row, load, read_tables
+from .cards import CARDS, MIB, verdicts
+from .step import Setting, plan_step
 
 # "batch size is 2 for each", E3VA, caption of table 2.
 _IMAGES = 2

@@ -15,13 +15,13 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from ..tuners import checkpoint_parts
-from . import memory_timeline as kinds
+from ...tuners import checkpoint_parts
+from . import timeline as kinds
+from .batch import OBJECTS, image_scale, make_batch, resized
 from .fake_values import FakeValues
 from .gpu_ways import as_on_a_gpu, seeing_a_gpu
-from .memory_timeline import Timeline
-from .planned_batch import OBJECTS, image_scale, make_batch, resized
-from .planned_heads import invent_predictions
+from .heads import invent_predictions
+from .timeline import Timeline
 
 AMP = 'AmpOptimWrapper'
 # Methods of the frameworks' heads in which memory is a head's.
