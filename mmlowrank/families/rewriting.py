@@ -100,7 +100,8 @@ def _mlp(layers: nn.Module, around: nn.Module, y: Tensor) -> Tensor:
     """Compute the layers of an MLP from the input of the norm before it."""
     source = getattr(y, _SOURCE, None)
     if (
-        not _is_plain(layers)
+        not computing()
+        or not _is_plain(layers)
         or drops(layers)
         or any(map(watched, layers.modules()))
         or watched(around)
@@ -108,7 +109,7 @@ def _mlp(layers: nn.Module, around: nn.Module, y: Tensor) -> Tensor:
         return type(layers).forward(layers, y)
     linears = (m for m in layers.modules() if isinstance(m, nn.Linear))
     weights = [t for linear in linears for t in _weight_and_bias(linear)]
-    if computing() and products.fast(y, *weights):
+    if products.fast(y, *weights):
         return functional.frozen_mlp(y, *weights)
     # Somebody may want a gradient at the output of the norm.
     if source is None or y.retains_grad or y._backward_hooks:

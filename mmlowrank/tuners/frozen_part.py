@@ -171,8 +171,8 @@ class FrozenPart:
         kept: dict[str, Tensor] = {}
         with self._evaluating():
             if self.entry is None:
-                with torch.no_grad():
-                    return _named(forward(images), images)
+                # As in training: without gradients other code runs.
+                return _named(forward(images), images)
             # With a gradient, which shows what depends on trained blocks.
             noting = partial(_noted, kept, self.entry.forward)
             with _replaced({self.entry: noting}):

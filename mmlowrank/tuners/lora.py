@@ -9,6 +9,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from ..families import Block, Family, Layer
 from ..nn import lora
+from ..nn.kernels.autograd import traced
 from ..registry import TUNERS
 from .blocks import BlockTuner
 from .folding import Change, compute_folded, plain_kind
@@ -175,4 +176,5 @@ def _updated(
         return update(args[0], out, conv=module)
     # Whoever else has a hook here may have kept the output.
     alone = len(module._forward_hooks) == 1 and not _has_any_global_hook()
-    return update(args[0], out, in_place=alone and not out._is_view())
+    in_place = alone and not traced() and not out._is_view()
+    return update(args[0], out, in_place=in_place)

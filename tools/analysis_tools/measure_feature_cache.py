@@ -28,7 +28,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmlowrank.analysis import measuring, quickstart
+from mmlowrank.analysis import quickstart
+from mmlowrank.analysis.contenders import ARCHS
 from mmlowrank.engine import FeatureCacheHook
 
 PARTS = ('data', 'backbone', 'rest', 'all')
@@ -40,9 +41,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'config', nargs='?', default=quickstart.config_of('FIXED')
     )
-    parser.add_argument(
-        '--arch', choices=measuring.ARCHS, help='of another Swin'
-    )
+    parser.add_argument('--arch', choices=ARCHS, help='of another Swin')
     parser.add_argument('--size', type=int, help='of an image; 160 as it is')
     parser.add_argument('--images', type=int, help='so many, not all')
     parser.add_argument(
@@ -124,7 +123,7 @@ def config_of(args: argparse.Namespace, seed: int) -> Config:
         cfg.model.backbone = dict(
             type='mmlowrank.SwinFixed',
             drop_path_rate=0.0,
-            **measuring.ARCHS[args.arch],
+            **ARCHS[args.arch],
         )
         widths = [cfg.model.backbone.embed_dims * 2**i for i in range(4)]
         cfg.model.neck.in_channels = widths

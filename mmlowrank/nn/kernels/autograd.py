@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 
 # The device that models are counted on; it knows no autocast.
 _COUNTED_ON = 'meta'
@@ -80,13 +80,12 @@ def made_again(
     recorded = traced() and not torch.compiler.is_compiling()
     if recorded or not torch.is_grad_enabled():
         return function(*inputs, **kwargs)
-    if contexts is None or torch.compiler.is_compiling():
-        contexts = noop_context_fn
+    if contexts is not None and not torch.compiler.is_compiling():
+        kwargs['context_fn'] = contexts
     return checkpoint(
         *(function, *inputs),
         use_reentrant=False,
         preserve_rng_state=random,
-        context_fn=contexts,
         **kwargs,
     )
 
