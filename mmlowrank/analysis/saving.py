@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ def compare(
     loss: Callable[[], Tensor],
     repeats: int = 3,
     progress: Callable[[str], None] = lambda text: None,
+    forward: Callable[[], Any] | None = None,
 ) -> list[Saving]:
     """Return what each kind of saving costs, in turns.
 
@@ -53,19 +55,20 @@ def compare(
         loss: Calls the model and returns a loss, the same each time.
         repeats: Counted steps, after one that is not.
         progress: Called with one word on what is done next.
+        forward: What bytes are counted of, if not of ``loss``.
     """
+    forward = forward or loss
     rows, exact = [Saving(saved) for saved in SAVED], None
     for row in rows:
         progress(f'{row.saved}: bytes and gradients')
         keep_less(model, row.saved)
         with saved_for_backward(model) as storages:
-            value = loss()
+            outputs = forward()
+        del outputs
         row.bytes = sum(storages.values())
         if row.saved != 'exact':
-            del value
-            row.left = _left(model, loss, row.saved)
-            value = loss()
-        found = _gradients(model, value)
+            row.left = _left(model, forward, row.saved)
+        found = _gradients(model, loss())
         exact = found if exact is None else exact
         row.error = float((found - exact).norm() / exact.norm())
     for turn in range(repeats + 1):
@@ -105,7 +108,7 @@ def to_rows(
 
 
 def _left(
-    model: nn.Module, loss: Callable[[], Tensor], saved: str
+    model: nn.Module, forward: Callable[[], Any], saved: str
 ) -> dict[str, int]:
     """Return why tensors are not packed -> their bytes, each once."""
     packing, found = Packing(saved, model), {}
@@ -119,7 +122,7 @@ def _left(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        loss()
+        forward()
     keep_less(model, saved)
     total: dict[str, int] = {}
     for reason, storage in found.values():

@@ -69,7 +69,11 @@ def measure_backbone(
     saving.stir(backbone)
     backbone.train()
     rows = saving.compare(
-        backbone, saving.backbone_loss(backbone, images), repeats, say(title)
+        backbone,
+        saving.backbone_loss(backbone, images),
+        repeats,
+        say(title),
+        lambda: backbone(images),
     )
     full = build('base', 'FULL')
     full.train()
