@@ -9,7 +9,7 @@ import os
 import sys
 
 import torch
-from test_tuned_model import loss, stir, tuned
+from test_tuned_model import loss, started
 from torch import distributed
 
 from mmlowrank import keep_less
@@ -35,10 +35,7 @@ def gradients(model):
 
 def check(name, rank, saved):
     # What is packed depends on what is saved alone, so it is the same.
-    alone = keep_less(tuned(name), saved)
-    torch.manual_seed(0)
-    alone.init_weights()
-    stir(alone)
+    alone = keep_less(started(name), saved)
     wrapped = copy.deepcopy(alone)
     loss(alone, seed=rank).backward()
     model = TunerDistributedDataParallel(

@@ -4,10 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from test_kept import TOLERANCE, error, gradients, seeded
-from test_tuned_model import HEADS
+from test_tuned_model import HEADS, started
 from test_tuned_model import loss as loss_of_detector
-from test_tuned_model import stir as stir_detector
-from test_tuned_model import tuned as tuned_detector
 from torch import nn
 
 from mmlowrank import keep_less
@@ -77,10 +75,7 @@ PARTS = {
 @pytest.mark.parametrize('head', HEADS)
 def test_checkpointed_parts_of_detectors(head):
     """Stock heads, by path: the gradients are those without."""
-    model = tuned_detector(head)
-    torch.manual_seed(0)
-    model.init_weights()
-    stir_detector(model)
+    model = started(head)
     kept_bytes, found = [], []
     for paths in ([], PARTS[head]):
         checkpoint_parts(model, paths)

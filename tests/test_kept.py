@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import MMFullyShardedDataParallel
 from swins import build, images, loss, stir
-from test_tuned_model import HEADS
+from test_tuned_model import HEADS, started
 from test_tuned_model import loss as loss_of_detector
-from test_tuned_model import stir as stir_detector
-from test_tuned_model import tuned as tuned_detector
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from tuner_rows import TUNERS
@@ -177,10 +175,7 @@ def test_gradients_of_backbones_are_close(saved, row):
 
 @pytest.mark.parametrize('head', HEADS)
 def test_gradients_of_detectors_are_close(head):
-    model = tuned_detector(head)
-    torch.manual_seed(0)
-    model.init_weights()
-    stir_detector(model)
+    model = started(head)
     wanted = gradients(model, loss_of_detector(model))
     for saved in KINDS:
         keep_less(model, saved)

@@ -276,3 +276,12 @@ def test_papers_are_compared_above_fixed():
         ours_fits=[],
     )
     assert marks([marked])[-1].endswith('| yes / yes / no |')
+
+
+def test_plans_are_verified_by_a_command(tool, tmp_path):
+    file = tmp_path / 'plans.json'
+    words = ('--models', 1, '--sizes', 1, '--json', file)
+    output = tool('verify_plans.py', *words)
+    (row,) = json.loads(file.read_text())['rows']
+    assert row['planned'] == pytest.approx(row['measured'], rel=0.05)
+    assert '| RetinaNet, LoRand | 1 | 256 x 192 |' in output

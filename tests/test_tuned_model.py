@@ -184,6 +184,15 @@ def loss(model, seed=0):
     return model.parse_losses(losses)[0]
 
 
+def started(name):
+    """A tuned detector as at a start of training, its tuners moved."""
+    model = tuned(name)
+    torch.manual_seed(0)
+    model.init_weights()
+    stir(model)
+    return model
+
+
 @every
 def test_it_is_the_stock_model(name):
     model, reference = tuned(name), stock(name)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..nn.kernels import attention, functional, updates
 from ..registry import TUNERS
+from .contenders import ARCHS
 from .decoders import LORS, DecoderAlone, cat_and_sum
 
 TYPES = {
@@ -22,11 +23,11 @@ TYPES = {
     'fp16': torch.float16,
     'bf16': torch.bfloat16,
 }
+# A Swin-T with fewer blocks.
 _SWIN = dict(
+    ARCHS['tiny'],
     type='SwinTransformer',
-    embed_dims=96,
     depths=[2, 1, 1, 1],
-    num_heads=[3, 6, 12, 24],
     drop_path_rate=0.0,
 )
 

@@ -7,10 +7,12 @@ A document says where a number comes from in comments around it:
     <!-- NAME: table | FULL; FIXED; E3VA --> ... <!-- / -->
     <!-- NAME: machine --> ... <!-- / -->
     <!-- NAME: saved --> ... <!-- / -->
+    <!-- NAME: plans --> ... <!-- / -->
 
 NAME is a file of ``docs/benchmarks``. The first is the value of a method in a
 format, as a ratio if another method is named; the second a table with these
-rows, the third a sentence, the last the table of measure_saved.py.
+rows, the third a sentence, the last two the tables of measure_saved.py and of
+verify_plans.py.
 """
 
 import json
@@ -176,7 +178,25 @@ def saved_table(record: dict) -> str:
     return '\n' + '\n'.join(lines) + '\n'
 
 
+def plans_table(record: dict) -> str:
+    """Return planned and real peaks, of verify_plans.py."""
+    lines = [
+        '| model | images | pixels | planned | measured | error |',
+        '|---|---:|---:|---:|---:|---:|',
+    ]
+    for row in record['rows']:
+        width, height = row['scale']
+        planned, measured = row['planned'], row['measured']
+        lines.append(
+            f'| {row["model"]} | {row["batch"]} | {width} x {height} '
+            f'| {planned / 2**20:,.1f} MiB | {measured / 2**20:,.1f} MiB '
+            f'| {100 * (planned / measured - 1):+.1f} % |'
+        )
+    return '\n' + '\n'.join(lines) + '\n'
+
+
 _KINDS: dict[str, Callable[..., str]] = {
+    'plans': plans_table,
     'table': _table,
     'machine': _machine,
     'saved': saved_table,

@@ -64,6 +64,9 @@ def pack(tensor: Tensor, kind: str) -> Packed:
     if kind == 'float16':
         fits = largest <= _LARGEST_HALF
         return Packed(tensor.half() if fits else tensor, None, dtype)
+    # A scale for each channel, unlike in nn/kernels/kept.py: in blocks of
+    # tokens, those of large values would take the small ones' bits, and here
+    # the forward pass goes on from what is stored.
     channels = 0 if tensor.ndim > 2 else tensor.ndim - 1
     others = [d for d in range(tensor.ndim) if d != channels]
     if tensor.ndim == 1:

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmlowrank.analysis import records, saving
 from mmlowrank.analysis.contenders import build
 from mmlowrank.analysis.measuring import saved_bytes
-from mmlowrank.analysis.plan.batch import image_scale, make_batch
+from mmlowrank.analysis.plan.batch import add_scale, image_scale, make_batch
 from mmlowrank.analysis.plan.step import build_model
 from mmlowrank.engine.tuned_config import add_arguments, read
 
@@ -48,13 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='*', help='config files')
     add_arguments(parser)
     parser.add_argument('--batch', type=int, default=1, help='images')
-    parser.add_argument(
-        '--img-scale',
-        nargs=2,
-        type=int,
-        metavar=('WIDTH', 'HEIGHT'),
-        help='of an image; default: the largest that the config trains on',
-    )
+    add_scale(parser)
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--json', help='write the numbers here')
     return parser.parse_args()

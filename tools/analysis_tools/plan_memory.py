@@ -22,7 +22,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from mmlowrank.analysis.plan.advice import advise, changes
-from mmlowrank.analysis.plan.batch import OBJECTS
+from mmlowrank.analysis.plan.batch import OBJECTS, add_scale
 from mmlowrank.analysis.plan.cards import (
     CARDS,
     MIB,
@@ -32,7 +32,7 @@ from mmlowrank.analysis.plan.cards import (
     verdicts,
 )
 from mmlowrank.analysis.plan.chart import plot_plans
-from mmlowrank.analysis.plan.measured import measure_step
+from mmlowrank.analysis.plan.measured import verify_step
 from mmlowrank.analysis.plan.papers import TABLES, plan_papers
 from mmlowrank.analysis.plan.step import AMP, Setting, Step, plan_step
 from mmlowrank.engine.tuned_config import add_arguments, read
@@ -42,6 +42,7 @@ from mmlowrank.models.tuned_backbone import (
     arguments_of,
     tuner_name,
 )
+from mmlowrank.nn.kernels.kept import SAVED
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 _OURS = 'TunerOptimWrapperConstructor'
@@ -56,19 +57,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch', type=int, help='images a GPU; default: of the config'
     )
-    parser.add_argument(
-        '--img-scale',
-        nargs=2,
-        type=int,
-        metavar=('WIDTH', 'HEIGHT'),
-        help='of an image; default: the largest that the config trains on',
-    )
+    add_scale(parser)
     parser.add_argument(
         '--amp', action='store_true', help=f'as with {AMP} in the config'
     )
     parser.add_argument(
         '--saved',
-        choices=('exact', 'bf16', 'int8'),
+        choices=SAVED,
         help='as optim_wrapper.saved in the config',
     )
     parser.add_argument(
@@ -223,9 +218,7 @@ def _report(
 
 def _verify(cfg: Config, setting: Setting) -> dict:
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    setting = replace(setting, device=device, found=False)
-    planned = plan_step(cfg, setting).peak
-    measured = measure_step(cfg, setting)
+    planned, measured = verify_step(cfg, replace(setting, device=device))
     what = 'max_memory_allocated' if device == 'cuda' else "the allocator's"
     print(
         f'  a real step at its start, on {device}: planned '
@@ -251,7 +244,7 @@ def _advise(
             cfg,
             step.batch,
             _on_a_highway(cfg),
-            ('bf16', 'int8') if _is_ours(cfg) else (),
+            SAVED[1:] if _is_ours(cfg) else (),
         )
     ]
     advice = {}

@@ -1,6 +1,7 @@
 """A batch as a config trains on, of an assumed size."""
 
 import copy
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,17 @@ def train_pipeline(cfg: Config) -> list[dict]:
             )
         data = inner
     return data['pipeline']
+
+
+def add_scale(parser: ArgumentParser) -> None:
+    """Add ``--img-scale``, in the place of :func:`image_scale`."""
+    parser.add_argument(
+        '--img-scale',
+        nargs=2,
+        type=int,
+        metavar=('WIDTH', 'HEIGHT'),
+        help='of an image; default: the largest that the config trains on',
+    )
 
 
 def image_scale(cfg: Config) -> tuple[int, int]:

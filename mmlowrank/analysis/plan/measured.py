@@ -1,5 +1,7 @@
 """What a real step takes, for a plan to be compared with."""
 
+from dataclasses import replace
+
 import torch
 from mmengine.config import Config
 from torch import Tensor
@@ -13,7 +15,19 @@ from .step import (
     build_wrapper,
     forward_context,
     one_step,
+    plan_step,
 )
+
+
+def verify_step(cfg: Config, setting: Setting) -> tuple[int, int]:
+    """Return the peak of a step at the start of training: planned, measured.
+
+    Args:
+        cfg: A config of mmdet, mmseg or mmpretrain.
+        setting: Its ``device`` is where the real step runs.
+    """
+    setting = replace(setting, found=False)
+    return plan_step(cfg, setting).peak, measure_step(cfg, setting)
 
 
 def measure_step(cfg: Config, setting: Setting) -> int:
